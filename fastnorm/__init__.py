@@ -1,0 +1,7 @@
+"""fastnorm: networks built on instance normalisation, at the speed of memory."""
+
+__version__ = "0.1.0"
+
+from . import functional as functional
+from . import nn as nn
+from . import ops as ops

@@ -1,0 +1,47 @@
+import torch
+from torch import Tensor, nn
+
+from .. import functional
+from .._checks import check_activation
+
+
+class ConditionalInstanceNorm2d(nn.Module):
+    """Instance normalisation with an affine map per style (Dumoulin et al. 2017, arXiv:1610.07629).
+
+    Args:
+        num_features: channels, C.
+        num_styles: rows, S, of `weight` and `bias`, each (S, C).
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_styles: int,
+        eps: float = 1e-5,
+        activation: str | None = None,
+        negative_slope: float = 0.01,
+        device=None,
+        dtype=None,
+    ) -> None:
+        check_activation(type(self).__name__, activation)
+        super().__init__()
+        self.num_features, self.num_styles, self.eps = num_features, num_styles, eps
+        self.activation, self.negative_slope = activation, negative_slope
+        self.weight = nn.Parameter(torch.ones(num_styles, num_features, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(num_styles, num_features, device=device, dtype=dtype))
+
+    def forward(self, input: Tensor, style: Tensor, residual: Tensor | None = None) -> Tensor:
+        """input (N, C, H, W); style (N,) int64, or (N, S) weights of a mixture."""
+        return functional.conditional_instance_norm(
+            input,
+            self.weight,
+            self.bias,
+            style,
+            self.eps,
+            activation=self.activation,
+            residual=residual,
+            negative_slope=self.negative_slope,
+        )
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, num_styles={self.num_styles}, eps={self.eps}, activation={self.activation!r}"

@@ -1,0 +1,75 @@
+import torch
+from torch import Tensor
+
+from .. import functional
+from .._checks import check_activation
+
+
+class _Fused:
+    """What the three share: torch's module, with an activation and a residual in the same pass."""
+
+    _spatial_dims: int
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = False,
+        track_running_stats: bool = False,
+        device=None,
+        dtype=None,
+        *,
+        activation: str | None = None,
+        negative_slope: float = 0.01,
+    ) -> None:
+        check_activation(type(self).__name__, activation)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        self.activation = activation
+        self.negative_slope = negative_slope
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        name, dims = type(self).__name__, self._spatial_dims
+        if input.dim() not in (dims + 1, dims + 2):
+            raise ValueError(f"{name}: input: expected {dims + 1} or {dims + 2} dimensions, got {tuple(input.shape)}")
+        unbatched = input.dim() == dims + 1
+        if unbatched:
+            input, residual = input.unsqueeze(0), None if residual is None else residual.unsqueeze(0)
+        if input.shape[1] != self.num_features and (self.affine or self.track_running_stats):
+            raise ValueError(f"{name}: input: expected {self.num_features} channels, got {input.shape[1]}")
+        output = functional.instance_norm(
+            input,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training or not self.track_running_stats,
+            self.momentum if self.momentum is not None else 0.0,
+            self.eps,
+            activation=self.activation,
+            residual=residual,
+            negative_slope=self.negative_slope,
+        )
+        return output.squeeze(0) if unbatched else output
+
+    def extra_repr(self) -> str:
+        activation = "" if self.activation is None else f", activation={self.activation!r}"
+        return super().extra_repr() + activation
+
+
+class InstanceNorm1d(_Fused, torch.nn.InstanceNorm1d):
+    """torch.nn.InstanceNorm1d, with `activation` and `forward(input, residual=None)`: (N, C, L) or (C, L)."""
+
+    _spatial_dims = 1
+
+
+class InstanceNorm2d(_Fused, torch.nn.InstanceNorm2d):
+    """torch.nn.InstanceNorm2d, with `activation` and `forward(input, residual=None)`: (N, C, H, W) or (C, H, W)."""
+
+    _spatial_dims = 2
+
+
+class InstanceNorm3d(_Fused, torch.nn.InstanceNorm3d):
+    """torch.nn.InstanceNorm3d, with `activation` and `forward(input, residual=None)`: (N, C, D, H, W) or (C, D, H, W)."""
+
+    _spatial_dims = 3

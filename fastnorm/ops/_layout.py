@@ -1,0 +1,61 @@
+"""How the planes of a tensor lie in memory, and in which type they are computed."""
+
+import torch
+from torch import Tensor
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def memory_format(input: Tensor) -> torch.memory_format:
+    """channels_last for a tensor that is dense in that order only; contiguous for every other one."""
+    channels_last = _CHANNELS_LAST.get(input.dim())
+    if channels_last is not None and not input.is_contiguous() and input.is_contiguous(memory_format=channels_last):
+        return channels_last
+    return torch.contiguous_format
+
+
+def empty_map(input: Tensor, wanted: bool = True) -> Tensor:
+    """An output of the input's shape, type and layout; an empty one where it is not wanted."""
+    return torch.empty_like(input, memory_format=memory_format(input)) if wanted else input.new_empty(0)
+
+
+def empty_statistic(input: Tensor, wanted: bool = True) -> Tensor:
+    """One number per plane, (N, C), in the type in which `input` is computed."""
+    return input.new_empty(input.shape[:2] if wanted else 0, dtype=wide_dtype(input))
+
+
+def store_map(input: Tensor, value: Tensor) -> Tensor:
+    return empty_map(input).copy_(value)
+
+
+def wide_dtype(input: Tensor) -> torch.dtype:
+    return torch.float64 if input.dtype == torch.float64 else torch.float32
+
+
+def widen(map: Tensor) -> Tensor:
+    return map.to(wide_dtype(map))
+
+
+def per_plane(parameter: Tensor | None, input: Tensor, default: float = 0.0) -> Tensor:
+    """A (C,) or (N, C) parameter, widened and shaped to broadcast over the planes of `input`."""
+    if parameter is None:
+        parameter = torch.full((1,), default, device=input.device)
+    if parameter.dim() == 1:
+        parameter = parameter.unsqueeze(0)
+    return parameter.to(wide_dtype(input)).reshape(*parameter.shape, *[1] * (input.dim() - 2))
+
+
+def plane_sum(map: Tensor) -> Tensor:
+    """(N, C, *) to (N, C)."""
+    return map.flatten(2).sum(2)
+
+
+def fold_like(gradient: Tensor, parameter: Tensor | None) -> Tensor | None:
+    """A gradient per plane, (N, C), summed and cast to the shape and type of its (C,), (1, C) or (N, C) parameter."""
+    if parameter is None:
+        return None
+    if parameter.dim() == 1:
+        gradient = gradient.sum(0)
+    elif parameter.shape[0] != gradient.shape[0]:
+        gradient = gradient.sum(0, keepdim=True)
+    return gradient.to(parameter.dtype)
