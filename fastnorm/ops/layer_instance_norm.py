@@ -57,7 +57,7 @@ def _definition(input, rho, weight, bias, residual, eps, correction, activation,
 def _coefficients(input, eps, correction):
     """The blend as one affine map of (input - mean): a function of the planes' statistics and the parameters."""
     size = instance_stats.plane_size(input)
-    layer_size = size * input.shape[1]
+    layer_size = size * max(input.shape[1], 1)
 
     def coefficients(mean, var, rho, weight, bias):
         rho, weight, bias = (
