@@ -5,3 +5,5 @@ __version__ = "0.1.0"
 from . import functional as functional
 from . import nn as nn
 from . import ops as ops
+
+ops.backends.install()

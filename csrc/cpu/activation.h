@@ -1,0 +1,42 @@
+// The activations of fastnorm/ops/_activation.py, and their derivatives at the pre-activation.
+
+#pragma once
+
+#include "kernels.h"
+#include "vector.h"
+
+namespace fastnorm::FASTNORM_ISA {
+
+// Chosen inside the loop, for each vector: a branch that never changes costs less than a loop for each activation weighs.
+enum Code { none, relu, leaky_relu, silu, gelu };
+
+template <class W>
+inline Vector<W> activate(Vector<W> x, int code, W slope) {
+  switch (code) {
+    case relu: return x < 0 ? broadcast(W(0)) : x;  // NaN stays
+    case leaky_relu: return x > 0 ? x : x * slope;
+    case silu: return x / (exp(-x) + 1);
+    case gelu: return x * normal(x).below;
+    default: return x;
+  }
+}
+
+template <class W>
+inline Vector<W> derivative(Vector<W> x, int code, W slope) {
+  const Vector<W> one = broadcast(W(1));
+  switch (code) {
+    case relu: return x > 0 ? one : broadcast(W(0));
+    case leaky_relu: return x > 0 ? one : broadcast(slope);
+    case silu: {
+      const Vector<W> sigmoid = one / (exp(-x) + 1);
+      return sigmoid * (x * (one - sigmoid) + 1);
+    }
+    case gelu: {
+      const Normal<Vector<W>> phi = normal(x);
+      return phi.below + x * phi.density;
+    }
+    default: return one;
+  }
+}
+
+}  // namespace fastnorm::FASTNORM_ISA

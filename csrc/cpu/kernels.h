@@ -1,0 +1,119 @@
+// What the CPU kernels offer: plain pointers and sizes, no torch.
+//
+// Every kernel is compiled once per instruction set, in a namespace of that name, and reached through a table.
+
+#pragma once
+
+#include <cstdint>
+
+namespace fastnorm {
+
+enum class Element { f32, f64, bf16, f16 };
+
+// Maps of (samples, channels, size): plane after plane, or channels_last, pixel after pixel.
+struct Planes {
+  Element element;
+  int64_t samples, channels, size;
+  bool channels_last;
+};
+
+// A number per plane as a caller has it: of any type and strides, or absent.
+struct Parameter {
+  const void* data = nullptr;
+  Element element = Element::f32;
+  int64_t sample_stride = 0, channel_stride = 0;
+};
+
+struct VarianceRule {
+  double eps;
+  int64_t correction;
+  bool eps_on_std;
+};
+
+struct Activation {
+  int code;  // a row of fastnorm/ops/_activation.py
+  double slope;
+};
+
+// The maps that an element meets after its plane's affine map. gamma comes with a residual, or not at all: a missing
+// residual is then read as zeros.
+struct Maps {
+  const void* gamma = nullptr;
+  const void* residual = nullptr;
+};
+
+// How work is spread: `run` calls body(context, first, last) on parts of 0..tasks, in any order.
+struct Threads {
+  int count;
+  void (*run)(int64_t tasks, void (*body)(void* context, int64_t first, int64_t last), void* context);
+};
+
+// Pointers without a type are to the map's element; statistics and sums, one per plane, are wide: float, or double for
+// double. A null output is not wanted.
+
+struct InstanceStats {
+  Planes planes;
+  VarianceRule rule;
+  const void* input;
+  void *mean, *rstd;
+};
+
+struct ScaleShift {
+  Planes planes;
+  Activation activation;
+  const void* input;
+  Parameter mean, scale, shift;
+  Maps maps;
+  void* output;
+};
+
+struct ScaleShiftBackward {
+  Planes planes;
+  Activation activation;
+  const void *grad, *input;
+  Parameter mean, scale, shift, input_scale, input_shift;
+  Maps maps;
+  void *grad_input, *grad_scale, *grad_shift, *grad_gamma, *grad_residual;
+};
+
+struct InstanceNorm {
+  Planes planes;
+  VarianceRule rule;
+  double alpha;
+  Activation activation;
+  const void* input;
+  Parameter weight, bias;
+  Maps maps;
+  void *output, *mean, *rstd;
+};
+
+struct InstanceNormBackward {
+  Planes planes;
+  VarianceRule rule;
+  double alpha;
+  Activation activation;
+  const void *grad, *input, *mean, *rstd;
+  Parameter weight, bias;
+  Maps maps;
+  void *grad_input, *grad_weight, *grad_bias, *grad_gamma, *grad_residual;
+};
+
+struct Kernels {
+  const char* isa;
+  void (*instance_stats)(const InstanceStats&, const Threads&);
+  void (*scale_shift)(const ScaleShift&, const Threads&);
+  void (*scale_shift_backward)(const ScaleShiftBackward&, const Threads&);
+  void (*instance_norm)(const InstanceNorm&, const Threads&);
+  void (*instance_norm_backward)(const InstanceNormBackward&, const Threads&);
+};
+
+// The table in use: the best that this machine can run, unless `use_isa` chose another.
+const Kernels& kernels();
+
+// Null-terminated names, best first, of the tables that this machine can run.
+const char* const* available_isas();
+
+// Returns false when this machine cannot run it.
+bool use_isa(const char* name);
+
+}  // namespace fastnorm

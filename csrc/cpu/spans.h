@@ -1,0 +1,168 @@
+// Loops over a run of elements that lie side by side: what every kernel is made of.
+//
+// The affine map of an element is the same along a plane (NCHW), or repeats with the channels (channels_last). `OnePlane`
+// and `ManyChannels` say which; the loops read their coefficients through them.
+
+#pragma once
+
+#include "activation.h"
+#include "kernels.h"
+#include "vector.h"
+
+namespace fastnorm::FASTNORM_ISA {
+
+// output = act(((x - center) * scale + shift) * (1 + gamma) + residual)
+// grad_input = grad_affine * scale + (x - center) * input_scale + input_shift
+//
+// The coefficients of every plane, (samples, channels) each.
+template <class W>
+struct Coefficients {
+  W *center, *scale, *shift, *input_scale, *input_shift;
+
+  Coefficients operator+(int64_t plane) const {
+    return {center + plane, scale + plane, shift + plane, input_scale + plane, input_shift + plane};
+  }
+};
+
+template <class W>
+struct OnePlane {
+  Vector<W> center_, scale_, shift_, input_scale_, input_shift_;
+
+  explicit OnePlane(const Coefficients<W>& c)
+      : center_(broadcast(*c.center)),
+        scale_(broadcast(*c.scale)),
+        shift_(broadcast(*c.shift)),
+        input_scale_(broadcast(*c.input_scale)),
+        input_shift_(broadcast(*c.input_shift)) {}
+
+  Vector<W> center(int64_t) const { return center_; }
+  Vector<W> scale(int64_t) const { return scale_; }
+  Vector<W> shift(int64_t) const { return shift_; }
+  Vector<W> input_scale(int64_t) const { return input_scale_; }
+  Vector<W> input_shift(int64_t) const { return input_shift_; }
+};
+
+// Element i of the run belongs to the plane of coefficient i.
+template <class W>
+struct ManyChannels {
+  Coefficients<W> c;
+
+  Vector<W> center(int64_t i) const { return load(c.center + i); }
+  Vector<W> scale(int64_t i) const { return load(c.scale + i); }
+  Vector<W> shift(int64_t i) const { return load(c.shift + i); }
+  Vector<W> input_scale(int64_t i) const { return load(c.input_scale + i); }
+  Vector<W> input_shift(int64_t i) const { return load(c.input_shift + i); }
+};
+
+// The forward pass of one vector, with what the backward needs of the way.
+template <class W>
+struct Point {
+  Vector<W> centred, affine, one_plus_gamma, before;
+};
+
+// What an element meets on its way forward. `plain`: an affine map and nothing else, known when the loop is compiled.
+template <class T_, bool plain>
+struct Forward {
+  using T = T_;
+  using W = Wide<T>;
+
+  const T *input, *gamma, *residual;
+  int code;
+  W slope;
+
+  Forward(const void* input, const Maps& maps, const Activation& activation)
+      : input(static_cast<const T*>(input)),
+        gamma(static_cast<const T*>(maps.gamma)),
+        residual(static_cast<const T*>(maps.residual)),
+        code(activation.code),
+        slope(static_cast<W>(activation.slope)) {}
+
+  Forward operator+(int64_t offset) const {
+    Forward moved = *this;
+    moved.input += offset;
+    if (gamma) moved.gamma += offset;
+    if (residual) moved.residual += offset;
+    return moved;
+  }
+
+  template <class Coefs, class Count>
+  Point<W> at(int64_t i, Count count, const Coefs& coefs) const {
+    Point<W> point;
+    point.centred = load(input + i, count) - coefs.center(i);
+    point.affine = point.before = point.centred * coefs.scale(i) + coefs.shift(i);
+    if constexpr (!plain) {
+      if (gamma) {
+        point.one_plus_gamma = load(gamma + i, count) + 1;
+        point.before = point.affine * point.one_plus_gamma;
+      }
+      if (residual) point.before += load(residual + i, count);
+    }
+    return point;
+  }
+
+  Vector<W> activated(const Point<W>& point) const {
+    if constexpr (plain) return point.before;
+    return activate(point.before, code, slope);
+  }
+
+  // A gradient of the output, on its way back to before the activation, and on to the affine map's output.
+  Vector<W> through_activation(Vector<W> grad, const Point<W>& point) const {
+    if (plain || code == none) return grad;
+    return grad * derivative(point.before, code, slope);
+  }
+  Vector<W> through_gamma(Vector<W> grad, const Point<W>& point) const {
+    if (plain || !gamma) return grad;
+    return grad * point.one_plus_gamma;
+  }
+};
+
+template <class Forward, class Coefs, class T = typename Forward::T>
+inline void apply(const Forward& forward, T* output, int64_t n, const Coefs& coefs) {
+  for_each_vector<Wide<T>>(
+      n, [&](int64_t i, auto count) { store(output + i, forward.activated(forward.at(i, count, coefs)), count); });
+}
+
+template <class T>
+struct Gradients {
+  T *input, *gamma, *residual;
+
+  Gradients(void* input, void* gamma, void* residual)
+      : input(static_cast<T*>(input)), gamma(static_cast<T*>(gamma)), residual(static_cast<T*>(residual)) {}
+
+  bool wanted() const { return input || gamma || residual; }
+};
+
+template <class Forward, class Coefs, class T = typename Forward::T>
+inline void apply_backward(
+    const Forward& forward, const T* grad, const Gradients<T>& gradients, int64_t offset, int64_t n, const Coefs& coefs) {
+  using W = Wide<T>;
+  const Forward here = forward + offset;
+  grad += offset;
+  for_each_vector<W>(n, [&](int64_t i, auto count) {
+    const Point<W> point = here.at(i, count, coefs);
+    Vector<W> g = here.through_activation(load(grad + i, count), point);
+    if (gradients.residual) store(gradients.residual + offset + i, g, count);
+    if (gradients.gamma) store(gradients.gamma + offset + i, g * point.affine, count);
+    g = here.through_gamma(g, point);
+    if (gradients.input)
+      store(
+          gradients.input + offset + i,
+          g * coefs.scale(i) + (point.centred * coefs.input_scale(i) + coefs.input_shift(i)), count);
+  });
+}
+
+// body(Forward) with the element type, and whether it is plain, known at compile time.
+template <class Body>
+inline void with_forward(
+    Element element, const void* input, const Maps& maps, const Activation& activation, const Body& body) {
+  const bool plain = !maps.gamma && !maps.residual && activation.code == none;
+  with_element(element, [&](auto example) {
+    using T = decltype(example);
+    if (plain)
+      body(Forward<T, true>(input, maps, activation));
+    else
+      body(Forward<T, false>(input, maps, activation));
+  });
+}
+
+}  // namespace fastnorm::FASTNORM_ISA
