@@ -64,12 +64,14 @@ def _coefficients(input, eps, correction):
             per_plane(parameter, input, default).flatten(1)
             for parameter, default in ((rho, 0.0), (weight, 1.0), (bias, 0.0))
         )
-        layer_mean = mean.mean(1, keepdim=True)
-        layer_var = (var + (mean - layer_mean).square()).mean(1, keepdim=True)
+        # Means far from zero cancel before they are summed, not after.
+        offset = mean - mean.detach()[:, :1]
+        offset = offset - offset.mean(1, keepdim=True)
+        layer_var = (var + offset.square()).mean(1, keepdim=True)
         rstd = (var * (size / (size - correction)) + eps).rsqrt()
         layer_rstd = (layer_var * (layer_size / (layer_size - correction)) + eps).rsqrt()
         scale = weight * (rho * rstd + (1 - rho) * layer_rstd)
-        shift = weight * (1 - rho) * (mean - layer_mean) * layer_rstd + bias
+        shift = weight * (1 - rho) * offset * layer_rstd + bias
         return scale, shift
 
     return coefficients
