@@ -17,8 +17,8 @@ void instance_norm(const InstanceNorm& call, const Threads& threads) {
     const CoefficientBuffer<W> buffer(call.planes);
     const Coefficients<W> coefs = buffer.get();
 
-    const auto finish = [&](int64_t plane, const Total& moments) {
-      const double mean = moments.first, rstd = rstd_of(moments, call.rule);
+    const auto finish = [&](int64_t plane, const Sums<double>& moments) {
+      const double mean = moments.first, rstd = rstd_of(moments, call.rule, call.planes.size);
       const double gain = call.alpha * rstd * read(call.weight, call.planes, plane, 1);
       // Elements are centred on the rounded mean; what the rounding took, the shift gives back.
       const double center = static_cast<W>(mean);
@@ -29,8 +29,8 @@ void instance_norm(const InstanceNorm& call, const Threads& threads) {
       static_cast<W*>(call.mean)[plane] = static_cast<W>(mean);
       static_cast<W*>(call.rstd)[plane] = static_cast<W>(rstd);
     };
-    T* output = static_cast<T*>(call.output);
-    const auto apply_run = [&](int64_t offset, int64_t n, const auto& c) { apply(forward + offset, output + offset, n, c); };
+    const Output<T> output(call.output, call.planes);
+    const auto apply_run = [&](int64_t offset, int64_t n, const auto& c) { apply(forward, output, offset, n, c); };
     sweep<T>(call.planes, threads, coefs, Moments<T>{forward.input}, finish, apply_run);
   });
 }
@@ -51,7 +51,7 @@ void instance_norm_backward(const InstanceNormBackward& call, const Threads& thr
     }
 
     const double size = static_cast<double>(call.planes.size);
-    const auto finish = [&](int64_t plane, const Total& sums) {
+    const auto finish = [&](int64_t plane, const Sums<double>& sums) {
       const double gain = gain_of(plane), rstd = rstds[plane];
       coefs.input_scale[plane] = static_cast<W>(gain * sums.first * rstd_slope(rstd, call.rule, size));
       coefs.input_shift[plane] = static_cast<W>(-gain * rstd * sums.second / size);

@@ -9,9 +9,9 @@ void instance_stats(const InstanceStats& call, const Threads& threads) {
   with_element(call.planes.element, [&](auto element) {
     using T = decltype(element);
     using W = Wide<T>;
-    const auto finish = [&](int64_t plane, const Total& moments) {
+    const auto finish = [&](int64_t plane, const Sums<double>& moments) {
       static_cast<W*>(call.mean)[plane] = static_cast<W>(moments.first);
-      static_cast<W*>(call.rstd)[plane] = static_cast<W>(rstd_of(moments, call.rule));
+      static_cast<W*>(call.rstd)[plane] = static_cast<W>(rstd_of(moments, call.rule, call.planes.size));
     };
     const CoefficientBuffer<W> unused(call.planes);
     const auto nothing = [](int64_t, int64_t, const auto&) {};

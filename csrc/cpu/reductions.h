@@ -10,12 +10,29 @@
 
 namespace fastnorm::FASTNORM_ISA {
 
-struct Total {
-  double first = 0, second = 0, count = 0;
+// Two sums, of one plane (V is double) or of several side by side (V is a vector of doubles).
+template <class V>
+struct Sums {
+  V first = {}, second = {};
 };
+
+using Doubles = Vector<double>;
+
+// As many numbers as a vector of doubles holds.
+inline Doubles load_doubles(const double* p, Whole) { return load(p); }
+inline Doubles load_doubles(const float* p, Whole) {
+  return __builtin_convertvector(read<VectorOf<float, lanes<double>>::type>(p), Doubles);
+}
+template <class W>
+inline Doubles load_doubles(const W* p, int count) {
+  W part[lanes<double>] = {};
+  __builtin_memcpy(part, p, count * sizeof(W));
+  return load_doubles(static_cast<const W*>(part), Whole{});
+}
 
 // Several accumulators hide the latency of an addition: 4 cycles, and two can start in each.
 constexpr int accumulators = 8;
+#define FASTNORM_UNROLL _Pragma("GCC unroll 8")
 
 // The rest of a vector of which only the first `count` lanes hold elements, cleared.
 template <class W>
@@ -29,6 +46,19 @@ inline Vector<W> keep(Vector<W> v, int count) {
   return v;
 }
 
+// body(row, group) over 0..count, in groups of rows that share the loads and stores of what they are added to.
+template <int size>
+struct Group {
+  constexpr operator int() const { return size; }
+};
+
+template <class Body>
+inline void for_each_group(int64_t count, const Body& body) {
+  int64_t row = 0;
+  for (; row + 4 <= count; row += 4) body(row, Group<4>{});
+  for (; row < count; ++row) body(row, Group<1>{});
+}
+
 // Mean and sum of squared deviations. A chunk is read twice, the second time from cache, around its own rounded mean: no
 // difference of large numbers is taken, and the rounding of the mean is put right by the deviations' own sum.
 template <class T>
@@ -38,12 +68,12 @@ struct Moments {
 
   const T* input;
 
-  Total span(int64_t offset, int64_t n, const Coefficients<W>&) const {
+  Sums<double> span(int64_t offset, int64_t n, const Coefficients<W>&) const {
     const T* x = input + offset;
     Vector<W> sums[accumulators] = {};
     int64_t i = 0;
     for (; i + accumulators * lanes<W> <= n; i += accumulators * lanes<W>)
-      for (int a = 0; a < accumulators; ++a) sums[a] += load(x + i + a * lanes<W>);
+      FASTNORM_UNROLL for (int a = 0; a < accumulators; ++a) sums[a] += load(x + i + a * lanes<W>);
     for_each_vector<W>(n - i, [&](int64_t j, auto count) { sums[0] += load(x + i + j, count); });
     const W center = static_cast<W>(total(sums) / n);
 
@@ -53,43 +83,58 @@ struct Moments {
       squares[a] += d * d;
     };
     for (i = 0; i + accumulators * lanes<W> <= n; i += accumulators * lanes<W>)
-      for (int a = 0; a < accumulators; ++a) add(a, load(x + i + a * lanes<W>) - center);
+      FASTNORM_UNROLL for (int a = 0; a < accumulators; ++a) add(a, load(x + i + a * lanes<W>) - center);
     for_each_vector<W>(
         n - i, [&](int64_t j, auto count) { add(0, keep<W>(load(x + i + j, count) - center, count)); });
-    return moments(center, total(deviations), total(squares), n);
+    return moments<double>(center, total(deviations), total(squares), n);
   }
 
   void rows(int64_t offset, int64_t count, int64_t length, const Coefficients<W>&, W* result) const {
     W *center = result, *deviations = result + length, *squares = result + 2 * length;
     const T* x = input + offset;
-    for_each_vector<W>(length, [&](int64_t i, auto part) {
-      Vector<W> sum = {};
-      for (int64_t row = 0; row < count; ++row) sum += load(x + row * length + i, part);
-      const Vector<W> mean = sum / static_cast<W>(count);
-      Vector<W> d_sum = {}, square_sum = {};
-      for (int64_t row = 0; row < count; ++row) {
-        const Vector<W> d = load(x + row * length + i, part) - mean;
-        d_sum += d;
-        square_sum += d * d;
-      }
-      store(center + i, mean, part);
-      store(deviations + i, d_sum, part);
-      store(squares + i, square_sum, part);
+    for (int64_t i = 0; i < 3 * length; ++i) result[i] = 0;
+    for_each_group(count, [&](int64_t row, auto group) {
+      for_each_vector<W>(length, [&](int64_t i, auto part) {
+        Vector<W> sum = load(center + i, part);
+        FASTNORM_UNROLL for (int r = 0; r < group; ++r) sum += load(x + (row + r) * length + i, part);
+        store(center + i, sum, part);
+      });
+    });
+    for (int64_t i = 0; i < length; ++i) center[i] /= static_cast<W>(count);
+    for_each_group(count, [&](int64_t row, auto group) {
+      for_each_vector<W>(length, [&](int64_t i, auto part) {
+        const Vector<W> mean = load(center + i, part);
+        Vector<W> sum = load(deviations + i, part), square_sum = load(squares + i, part);
+        FASTNORM_UNROLL for (int r = 0; r < group; ++r) {
+          const Vector<W> d = load(x + (row + r) * length + i, part) - mean;
+          sum += d;
+          square_sum += d * d;
+        }
+        store(deviations + i, sum, part);
+        store(squares + i, square_sum, part);
+      });
     });
   }
 
-  static Total at(const W* result, int64_t length, int64_t i, int64_t count) {
-    return moments(result[i], result[length + i], result[2 * length + i], count);
+  // From position i of what `rows` gave for `rows_count` rows.
+  template <class Count>
+  static Sums<Doubles> from_rows(const W* result, int64_t length, int64_t i, Count count, double rows_count) {
+    return moments(
+        load_doubles(result + i, count), load_doubles(result + length + i, count),
+        load_doubles(result + 2 * length + i, count), rows_count);
   }
 
-  static Total moments(double center, double deviations, double squares, double n) {
-    return {center + deviations / n, squares - deviations * deviations / n, n};
+  template <class V>
+  static Sums<V> moments(V center, V deviations, V squares, double n) {
+    return {center + deviations / n, squares - deviations * deviations / n};
   }
 
   // Chan, Golub and LeVeque 1979.
-  static Total merge(const Total& a, const Total& b) {
-    const double n = a.count + b.count, delta = b.first - a.first, weight = b.count / n;
-    return {a.first + delta * weight, a.second + b.second + delta * delta * a.count * weight, n};
+  template <class V>
+  static Sums<V> merge(const Sums<V>& a, double a_count, const Sums<V>& b, double b_count) {
+    const double weight = b_count / (a_count + b_count);
+    const V delta = b.first - a.first;
+    return {a.first + delta * weight, a.second + (b.second + delta * delta * (a_count * weight))};
   }
 
   static double total(const Vector<W> (&sums)[accumulators]) {
@@ -109,39 +154,44 @@ struct GradientSums {
   Forward forward;
   const T* grad;
 
-  Total span(int64_t offset, int64_t n, const Coefficients<W>& coefficients) const {
+  Sums<double> span(int64_t offset, int64_t n, const Coefficients<W>& coefficients) const {
     const OnePlane<W> coefs(coefficients);
     const Forward here = forward + offset;
     const T* g = grad + offset;
     Vector<W> firsts[accumulators] = {}, seconds[accumulators] = {};
     int64_t i = 0;
     for (; i + accumulators * lanes<W> <= n; i += accumulators * lanes<W>)
-      for (int a = 0; a < accumulators; ++a) add(here, g, i + a * lanes<W>, Whole{}, coefs, firsts[a], seconds[a]);
+      FASTNORM_UNROLL for (int a = 0; a < accumulators; ++a) add(here, g, i + a * lanes<W>, Whole{}, coefs, firsts[a], seconds[a]);
     const Forward rest = here + i;
     for_each_vector<W>(
         n - i, [&](int64_t j, auto count) { add(rest, g + i, j, count, coefs, firsts[0], seconds[0]); });
-    return {Moments<T>::total(firsts), Moments<T>::total(seconds), static_cast<double>(n)};
+    return {Moments<T>::total(firsts), Moments<T>::total(seconds)};
   }
 
   void rows(int64_t offset, int64_t count, int64_t length, const Coefficients<W>& coefficients, W* result) const {
     const ManyChannels<W> coefs{coefficients};
-    for_each_vector<W>(length, [&](int64_t i, auto part) {
-      Vector<W> first = {}, second = {};
-      for (int64_t row = 0; row < count; ++row) {
-        const int64_t start = offset + row * length;
-        add(forward + start, grad + start, i, part, coefs, first, second);
-      }
-      store(result + i, first, part);
-      store(result + length + i, second, part);
+    for (int64_t i = 0; i < 2 * length; ++i) result[i] = 0;
+    for_each_group(count, [&](int64_t row, auto group) {
+      for_each_vector<W>(length, [&](int64_t i, auto part) {
+        Vector<W> first = load(result + i, part), second = load(result + length + i, part);
+        FASTNORM_UNROLL for (int r = 0; r < group; ++r) {
+          const int64_t start = offset + (row + r) * length;
+          add(forward + start, grad + start, i, part, coefs, first, second);
+        }
+        store(result + i, first, part);
+        store(result + length + i, second, part);
+      });
     });
   }
 
-  static Total at(const W* result, int64_t length, int64_t i, int64_t count) {
-    return {result[i], result[length + i], static_cast<double>(count)};
+  template <class Count>
+  static Sums<Doubles> from_rows(const W* result, int64_t length, int64_t i, Count count, double) {
+    return {load_doubles(result + i, count), load_doubles(result + length + i, count)};
   }
 
-  static Total merge(const Total& a, const Total& b) {
-    return {a.first + b.first, a.second + b.second, a.count + b.count};
+  template <class V>
+  static Sums<V> merge(const Sums<V>& a, double, const Sums<V>& b, double) {
+    return {a.first + b.first, a.second + b.second};
   }
 
  private:

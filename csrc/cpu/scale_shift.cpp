@@ -30,9 +30,9 @@ void scale_shift(const ScaleShift& call, const Threads& threads) {
     const CoefficientBuffer<Wide<T>> buffer(call.planes);
     const Coefficients<Wide<T>> coefs = buffer.get();
     fill(coefs, call.planes, call.mean, call.scale, call.shift);
-    T* output = static_cast<T*>(call.output);
-    const auto apply_run = [&](int64_t offset, int64_t n, const auto& c) { apply(forward + offset, output + offset, n, c); };
-    const auto nothing = [](int64_t, const Total&) {};
+    const Output<T> output(call.output, call.planes);
+    const auto apply_run = [&](int64_t offset, int64_t n, const auto& c) { apply(forward, output, offset, n, c); };
+    const auto nothing = [](int64_t, const Sums<double>&) {};
     sweep<T>(call.planes, threads, coefs, NoReduction<T>{}, nothing, apply_run, false, true);
   });
 }
@@ -50,7 +50,7 @@ void scale_shift_backward(const ScaleShiftBackward& call, const Threads& threads
     }
     const T* grad = static_cast<const T*>(call.grad);
     const Gradients<T> gradients(call.grad_input, call.grad_gamma, call.grad_residual);
-    const auto finish = [&](int64_t plane, const Total& total) {
+    const auto finish = [&](int64_t plane, const Sums<double>& total) {
       static_cast<W*>(call.grad_scale)[plane] = static_cast<W>(total.first);
       static_cast<W*>(call.grad_shift)[plane] = static_cast<W>(total.second);
     };

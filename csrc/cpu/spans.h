@@ -54,6 +54,14 @@ struct ManyChannels {
   Vector<W> input_shift(int64_t i) const { return load(c.input_shift + i); }
 };
 
+// An output from this size on is not kept in caches: it would push out what is still needed, and be pushed out itself.
+constexpr int64_t streamed_bytes = int64_t(16) << 20;
+
+template <class T>
+inline bool is_aligned(const T* p) {
+  return reinterpret_cast<uintptr_t>(p) % (lanes<Wide<T>> * sizeof(T)) == 0;
+}
+
 // The forward pass of one vector, with what the backward needs of the way.
 template <class W>
 struct Point {
@@ -116,10 +124,32 @@ struct Forward {
   }
 };
 
+// Where an output is written: through the caches, or past them where it is too large to stay.
+template <class T>
+struct Output {
+  T* data;
+  bool past_caches;
+
+  Output(void* data, const Planes& planes)
+      : data(static_cast<T*>(data)),
+        past_caches(planes.samples * planes.channels * planes.size * int64_t(sizeof(T)) >= streamed_bytes) {}
+};
+
 template <class Forward, class Coefs, class T = typename Forward::T>
-inline void apply(const Forward& forward, T* output, int64_t n, const Coefs& coefs) {
-  for_each_vector<Wide<T>>(
-      n, [&](int64_t i, auto count) { store(output + i, forward.activated(forward.at(i, count, coefs)), count); });
+inline void apply(const Forward& forward, const Output<T>& output, int64_t offset, int64_t n, const Coefs& coefs) {
+  const Forward here = forward + offset;
+  T* out = output.data + offset;
+  if (output.past_caches && is_aligned(out)) {
+    const int64_t whole = n / lanes<Wide<T>> * lanes<Wide<T>>;
+    for (int64_t i = 0; i < whole; i += lanes<Wide<T>>) stream(out + i, here.activated(here.at(i, Whole{}, coefs)));
+    if (whole < n) {
+      const int rest = static_cast<int>(n - whole);
+      store(out + whole, here.activated(here.at(whole, rest, coefs)), rest);
+    }
+  } else {
+    for_each_vector<Wide<T>>(
+        n, [&](int64_t i, auto count) { store(out + i, here.activated(here.at(i, count, coefs)), count); });
+  }
 }
 
 template <class T>

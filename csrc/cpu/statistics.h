@@ -9,8 +9,8 @@
 
 namespace fastnorm::FASTNORM_ISA {
 
-inline double rstd_of(const Total& moments, const VarianceRule& rule) {
-  const double var = moments.second / (moments.count - rule.correction);
+inline double rstd_of(const Sums<double>& moments, const VarianceRule& rule, int64_t size) {
+  const double var = moments.second / static_cast<double>(size - rule.correction);
   return rule.eps_on_std ? 1 / (std::sqrt(var) + rule.eps) : 1 / std::sqrt(var + rule.eps);
 }
 

@@ -14,9 +14,13 @@ namespace fastnorm::FASTNORM_ISA {
 // A chunk is read twice by `Moments`: the second time from L1.
 constexpr int64_t chunk_size = 4096;
 // In channels_last a chunk is rows of channels, and its result costs three numbers per channel: more elements, from L2.
-constexpr int64_t row_chunk_size = 16384;
+constexpr int64_t row_chunk_size = 32768;
+// A row shorter than this costs more to begin than to run.
+constexpr int64_t min_row_length = 256;
 // Partial results of a sample in channels_last: enough for as many threads, few enough to merge.
 constexpr int64_t max_segments = 32;
+// Channels that are merged as one task.
+constexpr int64_t channel_block = 64;
 // What one core keeps at hand between reducing and applying: half of the L2 of current servers.
 constexpr int64_t cached_bytes = 1 << 20;
 // Below this many elements a second thread costs more than it brings.
@@ -56,14 +60,21 @@ inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 // For a kernel that only applies, or only reduces.
 template <class T>
 struct NoReduction {
+  using W = Wide<T>;
   static constexpr int arrays = 0;
-  Total span(int64_t, int64_t, const Coefficients<Wide<T>>&) const { return {}; }
-  void rows(int64_t, int64_t, int64_t, const Coefficients<Wide<T>>&, Wide<T>*) const {}
-  static Total at(const Wide<T>*, int64_t, int64_t, int64_t) { return {}; }
-  static Total merge(const Total&, const Total&) { return {}; }
+  Sums<double> span(int64_t, int64_t, const Coefficients<W>&) const { return {}; }
+  void rows(int64_t, int64_t, int64_t, const Coefficients<W>&, W*) const {}
+  template <class Count>
+  static Sums<Doubles> from_rows(const W*, int64_t, int64_t, Count, double) {
+    return {};
+  }
+  template <class V>
+  static Sums<V> merge(const Sums<V>&, double, const Sums<V>&, double) {
+    return {};
+  }
 };
 
-// finish(plane, total) turns a plane's two sums into its coefficients; apply(offset, n, coefs) writes a run of elements.
+// finish(plane, sums) turns a plane's two sums into its coefficients; apply(offset, n, coefs) writes a run of elements.
 template <class T, class Reduction, class Finish, class Apply>
 class Sweep {
   using W = Wide<T>;
@@ -106,28 +117,31 @@ class Sweep {
     const int64_t start = plane * planes_.size, chunks = ceil_div(planes_.size, chunk_size);
     const auto size_of = [&](int64_t chunk) { return smaller(chunk_size, planes_.size - chunk * chunk_size); };
     if (reduces_) {
-      Total total;
+      Sums<double> sums;
+      const auto merge = [&](int64_t chunk, const Sums<double>& part) {
+        sums = Reduction::merge(sums, chunk * chunk_size, part, size_of(chunk));
+      };
       if (threads.count == 1) {
-        for (int64_t chunk = 0; chunk < chunks; ++chunk)
-          total = Reduction::merge(total, reduce_chunk(plane, start, chunk, size_of(chunk)));
+        for (int64_t chunk = 0; chunk < chunks; ++chunk) merge(chunk, reduce_chunk(plane, start, chunk, size_of(chunk)));
       } else {
-        Buffer<Total> parts(chunks);
+        Buffer<Sums<double>> parts(chunks);
         parallel(threads, chunks, chunk_size, [&](int64_t chunk) {
           parts.get()[chunk] = reduce_chunk(plane, start, chunk, size_of(chunk));
         });
-        for (int64_t chunk = 0; chunk < chunks; ++chunk) total = Reduction::merge(total, parts.get()[chunk]);
+        for (int64_t chunk = 0; chunk < chunks; ++chunk) merge(chunk, parts.get()[chunk]);
       }
-      finish_(plane, total);
+      finish_(plane, sums);
     }
     if (applies_) {
       const OnePlane<W> coefs(coefficients_ + plane);
       parallel(threads, chunks, chunk_size, [&](int64_t chunk) {
         apply_(start + chunk * chunk_size, size_of(chunk), coefs);
+        fence();
       });
     }
   }
 
-  Total reduce_chunk(int64_t plane, int64_t start, int64_t chunk, int64_t size) const {
+  Sums<double> reduce_chunk(int64_t plane, int64_t start, int64_t chunk, int64_t size) const {
     return reduction_.span(start + chunk * chunk_size, size, coefficients_ + plane);
   }
 
@@ -138,7 +152,7 @@ class Sweep {
     int64_t fold = 1, length, count, left_over;
 
     explicit Rows(const Planes& planes) {
-      while (planes.channels * fold % lanes<W>) fold *= 2;
+      while (planes.channels * fold % lanes<W> || planes.channels * fold < min_row_length) fold *= 2;
       length = planes.channels * fold;
       count = planes.size / fold;
       left_over = planes.size % fold;
@@ -163,28 +177,30 @@ class Sweep {
 
     if (reduces_) {
       const int64_t segments = larger(1, smaller(chunks, max_segments));
-      Buffer<Total> totals(segments * planes_.channels);
+      SegmentSums partial(segments, planes_.channels);
       const Coefficients<W> coefs = repeat(first_plane, rows, repeated.get());
       parallel(threads, segments, planes_.channels * planes_.size / segments, [&](int64_t segment) {
-        Total* into = totals.get() + segment * planes_.channels;
-        for (int64_t c = 0; c < planes_.channels; ++c) into[c] = Total{};
+        partial.clear(segment);
         Buffer<W> result(Reduction::arrays * rows.length);
         for (int64_t chunk = segment * chunks / segments; chunk < (segment + 1) * chunks / segments; ++chunk) {
           const int64_t offset = start + chunk * per_chunk * rows.length;
           reduction_.rows(offset, rows_of(chunk), rows.length, coefs, result.get());
-          merge_positions(result.get(), rows.length, rows.length, rows_of(chunk), into);
+          partial.merge_rows(segment, result.get(), rows.length, rows_of(chunk));
         }
         if (segment == segments - 1 && rows.left_over) {
           const int64_t length = rows.left_over * planes_.channels;
           reduction_.rows(start + rows.count * rows.length, 1, length, coefs, result.get());
-          merge_positions(result.get(), length, length, 1, into);
+          partial.merge_rows(segment, result.get(), length, 1);
         }
       });
-      parallel(threads, planes_.channels, segments * 16, [&](int64_t c) {
-        Total total;
-        for (int64_t segment = 0; segment < segments; ++segment)
-          total = Reduction::merge(total, totals.get()[segment * planes_.channels + c]);
-        finish_(first_plane + c, total);
+      const int64_t blocks = ceil_div(planes_.channels, channel_block);
+      parallel(threads, blocks, segments * channel_block, [&](int64_t block) {
+        const int64_t first = block * channel_block;
+        for_each_vector<double>(smaller(channel_block, planes_.channels - first), [&](int64_t i, auto count) {
+          const Sums<Doubles> sums = partial.total(first + i, count);
+          for (int lane = 0; lane < number_of<double>(count); ++lane)
+            finish_(first_plane + first + i + lane, Sums<double>{sums.first[lane], sums.second[lane]});
+        });
       });
     }
     if (applies_) {
@@ -192,17 +208,55 @@ class Sweep {
       parallel(threads, chunks, row_chunk_size, [&](int64_t chunk) {
         const int64_t offset = start + chunk * per_chunk * rows.length;
         for (int64_t row = 0; row < rows_of(chunk); ++row) apply_(offset + row * rows.length, rows.length, coefs);
+        fence();
       });
       if (rows.left_over) apply_(start + rows.count * rows.length, rows.left_over * planes_.channels, coefs);
     }
   }
 
-  void merge_positions(const W* result, int64_t length, int64_t positions, int64_t count, Total* into) const {
-    for (int64_t i = 0; i < positions; ++i) {
-      Total& total = into[i % planes_.channels];
-      total = Reduction::merge(total, Reduction::at(result, length, i, count));
+  // The sums of a sample's channels in each of its segments.
+  class SegmentSums {
+   public:
+    SegmentSums(int64_t segments, int64_t channels)
+        : segments_(segments), channels_(channels), sums_(2 * segments * channels), counts_(segments) {}
+
+    void clear(int64_t segment) {
+      double* first = sums_.get() + 2 * segment * channels_;
+      for (int64_t i = 0; i < 2 * channels_; ++i) first[i] = 0;
+      counts_.get()[segment] = 0;
     }
-  }
+
+    // A row of `length` holds the channels several times over.
+    void merge_rows(int64_t segment, const W* result, int64_t length, int64_t rows) {
+      double *first = sums_.get() + 2 * segment * channels_, *second = first + channels_;
+      double& count = counts_.get()[segment];
+      for (int64_t start = 0; start < length; start += channels_, count += rows)
+        for_each_vector<double>(channels_, [&](int64_t c, auto part) {
+          const Sums<Doubles> before{load(first + c, part), load(second + c, part)};
+          const Sums<Doubles> more = Reduction::from_rows(result, length, start + c, part, rows);
+          const Sums<Doubles> after = Reduction::merge(before, count, more, rows);
+          store(first + c, after.first, part);
+          store(second + c, after.second, part);
+        });
+    }
+
+    template <class Count>
+    Sums<Doubles> total(int64_t channel, Count part) const {
+      Sums<Doubles> sums;
+      double count = 0;
+      for (int64_t segment = 0; segment < segments_; ++segment) {
+        const double* first = sums_.get() + 2 * segment * channels_ + channel;
+        const Sums<Doubles> more{load(first, part), load(first + channels_, part)};
+        sums = Reduction::merge(sums, count, more, counts_.get()[segment]);
+        count += counts_.get()[segment];
+      }
+      return sums;
+    }
+
+   private:
+    int64_t segments_, channels_;
+    Buffer<double> sums_, counts_;
+  };
 
   // A sample's coefficients, one for each position of a row.
   Coefficients<W> repeat(int64_t first_plane, const Rows& rows, W* buffer) const {

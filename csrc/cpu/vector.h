@@ -111,56 +111,108 @@ inline Vector<double> load(const double* p) { return read<Vector<double>>(p); }
 inline void store(float* p, Vector<float> v) { write(p, v); }
 inline void store(double* p, Vector<double> v) { write(p, v); }
 
-inline Floats load(const BFloat16* p) {
-  return as<Floats>(__builtin_convertvector(read<Halves>(p), Words) << 16);
+// GCC splits a conversion between vectors of 16 and 32 bits in two: say what is meant.
+inline Words widen(Halves v) {
+#if defined(__AVX512F__)
+  return (Words)_mm512_cvtepu16_epi32((__m256i)v);
+#elif defined(__AVX2__)
+  return (Words)_mm256_cvtepu16_epi32((__m128i)v);
+#else
+  return __builtin_convertvector(v, Words);
+#endif
 }
 
+inline Halves narrow(Words v) {
+#if defined(__AVX512F__)
+  return (Halves)_mm512_cvtepi32_epi16((__m512i)v);
+#elif defined(__AVX2__)
+  const __m256i packed = _mm256_packus_epi32((__m256i)v, (__m256i)v);
+  return (Halves)_mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0xd8));
+#else
+  return __builtin_convertvector(v, Halves);
+#endif
+}
+
+inline Floats load(const BFloat16* p) { return as<Floats>(widen(read<Halves>(p)) << 16); }
+
 // Rounds to nearest even; a NaN stays one.
-inline void store(BFloat16* p, Floats v) {
+inline Halves rounded(Floats v, BFloat16) {
   const Words bits = as<Words>(v);
-  const Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  const Words quiet = (bits >> 16) | 0x40;
-  write(p, __builtin_convertvector(v == v ? rounded : quiet, Halves));
+  const Words nearest = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  return narrow(v == v ? nearest : (bits >> 16) | 0x40);
 }
 
 #if defined(__AVX512F__)
 inline Floats load(const Half* p) { return (Floats)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
-inline void store(Half* p, Floats v) {
-  _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+inline Halves rounded(Floats v, Half) {
+  return (Halves)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 #elif defined(__AVX2__)
 inline Floats load(const Half* p) { return (Floats)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
-inline void store(Half* p, Floats v) {
-  _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+inline Halves rounded(Floats v, Half) {
+  return (Halves)_mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 #else
 inline Floats load(const Half* p) {
-  const Words half = __builtin_convertvector(read<Halves>(p), Words);
+  const Words half = widen(read<Halves>(p));
   const Words sign = (half & 0x8000) << 16, magnitude = half & 0x7fff;
   // Exponents differ by 112: a multiplication moves them, subnormals included.
   const Words finite = as<Words>(as<Floats>(magnitude << 13) * 0x1p112f);
   const Words special = (magnitude << 13) | 0x7f800000;
   return as<Floats>(sign | (magnitude >= 0x7c00 ? special : finite));
 }
-inline void store(Half* p, Floats v) {
+inline Halves rounded(Floats v, Half) {
   const Words bits = as<Words>(v), sign = (bits >> 16) & 0x8000, magnitude = bits & 0x7fffffff;
   // Adding a power of two whose last bit is the result's last bit rounds to nearest even, subnormals included.
   const Words exponent = magnitude & 0x7f800000;
   const Words floor = broadcast(0u) + 0x38800000;
   const Words base = (exponent < floor ? floor : exponent) + (13u << 23);
-  const Floats rounded = (as<Floats>(magnitude) + as<Floats>(base)) - as<Floats>(base);
-  const Words normal = (as<Words>(rounded) - 0x38000000) >> 13;
-  const Words subnormal = as<Words>(rounded * 0x1p24f + 0x1p23f) & 0x3ff;
-  const Words finite = as<Words>(rounded) < floor ? subnormal : normal;
+  const Floats nearest = (as<Floats>(magnitude) + as<Floats>(base)) - as<Floats>(base);
+  const Words normal = (as<Words>(nearest) - 0x38000000) >> 13;
+  const Words subnormal = as<Words>(nearest * 0x1p24f + 0x1p23f) & 0x3ff;
+  const Words finite = as<Words>(nearest) < floor ? subnormal : normal;
   const Words infinite = broadcast(0u) + 0x7c00;
   const Words special = magnitude > 0x7f800000 ? broadcast(0u) + 0x7e00 : infinite;
-  const Words half = as<Words>(rounded) >= 0x47800000 ? special : finite;
-  write(p, __builtin_convertvector(half | sign, Halves));
+  const Words half = as<Words>(nearest) >= 0x47800000 ? special : finite;
+  return narrow(half | sign);
 }
 #endif
 
+inline void store(BFloat16* p, Floats v) { write(p, rounded(v, BFloat16{})); }
+inline void store(Half* p, Floats v) { write(p, rounded(v, Half{})); }
+
+// Stores that go to memory without fetching the line that they overwrite, nor keeping it: for outputs that no cache would
+// hold. `p` must be aligned to the vector stored; a fence must follow before another thread reads.
+template <class T, class V>
+inline void stream(T* p, V v) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64 && sizeof(T) >= 4) return _mm512_stream_si512((__m512i*)p, (__m512i)v);
+  else return _mm256_stream_si256((__m256i*)p, (__m256i)rounded(v, T{}));
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) >= 4) return _mm256_stream_si256((__m256i*)p, (__m256i)v);
+  else return _mm_stream_si128((__m128i*)p, (__m128i)rounded(v, T{}));
+#else
+  store(p, v);
+#endif
+}
+
+inline void fence() {
+#if defined(__AVX2__)
+  _mm_sfence();
+#endif
+}
+
 // A run of elements ends in a part of a vector: `Whole` or a count says which is meant, at compile time for the first.
 struct Whole {};
+
+template <class W>
+constexpr int number_of(Whole) {
+  return lanes<W>;
+}
+template <class W>
+constexpr int number_of(int count) {
+  return count;
+}
 
 template <class T>
 inline auto load(const T* p, Whole) {
