@@ -5,5 +5,6 @@ __version__ = "0.1.0"
 from . import functional as functional
 from . import nn as nn
 from . import ops as ops
+from .allocator import tune_allocator as tune_allocator
 
 ops.backends.install()

@@ -171,6 +171,9 @@ def conditional_instance_norm(
         input: (N, C, *).
         weight, bias: (S, C), a row for each style.
         style: (N,) int64, a style for each sample, or (N, S) floating point, the weights of a mixture.
+
+    Raises:
+        IndexError: a style that is no row. On a GPU the look-up itself fails, later.
     """
     name = "conditional_instance_norm"
     check_map(name, input)
@@ -185,7 +188,10 @@ def conditional_instance_norm(
         raise ValueError(f"{name}: style: expected an index per sample, ({n},), got {tuple(style.shape)}")
     residual = check_same_shape(name, "residual", residual, input)
     check_activation(name, activation)
-    return _run(ops.conditional_instance_norm)(input, weight, bias, style, eps, activation, residual, negative_slope)
+    try:
+        return _run(ops.conditional_instance_norm)(input, weight, bias, style, eps, activation, residual, negative_slope)
+    except IndexError:
+        raise IndexError(f"{name}: style: expected indices in 0..{weight.shape[0] - 1}, got {style.tolist()}") from None
 
 
 def spatially_adaptive_norm(
