@@ -31,7 +31,11 @@ def _compose(norm, input, weight, bias, style, eps, activation, residual, negati
 
 def _of_style(table, style):
     """Rows of an (S, C) table: by index (N,), or by mixture (N, S)."""
-    return style.to(table.dtype) @ table if style.is_floating_point() else table.index_select(0, style)
+    if not style.is_floating_point():
+        return table.index_select(0, style)
+    # Autocast would take a product of few numbers, which every pixel is multiplied by, to bfloat16.
+    with torch.autocast(table.device.type, enabled=False):
+        return style.to(table.dtype) @ table
 
 
 def _samples(make, shape):
