@@ -15,7 +15,7 @@ import torch
 from . import instance_stats, scale_shift
 from ._activation import ACTIVATIONS, CODES
 from ._layout import empty_map, empty_statistic, fold_like, per_plane, widen
-from ._library import define, differentiate, gradient_of
+from ._library import define, differentiable, gradient_of
 from ._operator import Operator, Sample
 
 
@@ -81,7 +81,7 @@ def _fake(input, rho, weight, bias, residual, eps, correction, activation, slope
     return empty_map(input), empty_statistic(input), empty_statistic(input)
 
 
-_forward = define(
+_forward_kernel = define(
     "layer_instance_norm",
     "(Tensor input, Tensor rho, Tensor? weight, Tensor? bias, Tensor? residual, float eps, int correction,"
     " int activation, float slope) -> (Tensor output, Tensor mean, Tensor var)",
@@ -116,14 +116,14 @@ def _differentiate(ctx, grad, grad_mean, grad_var):
             need_input, need_sums,
         )  # fmt: skip
 
-    _, grad_scale, grad_shift, _, grad_residual = backward(None, None, False, True)
+    grad_scale, grad_shift = backward(None, None, False, True)[1:3]
     from_mean, from_var, *grad_parameters = gradient_of(
         coefficients, (mean, var, rho, weight, bias), (grad_scale, grad_shift)
     )
     size = instance_stats.plane_size(input)
     total_mean = from_mean - scale * grad_shift + (0 if grad_mean is None else grad_mean)
     total_var = from_var + (0 if grad_var is None else grad_var)
-    grad_input = backward(total_var * (2 / size), total_mean / size, True, False)[0]
+    grad_input, _, _, _, grad_residual = backward(total_var * (2 / size), total_mean / size, True, False)
 
     return (
         grad_input,
@@ -133,7 +133,7 @@ def _differentiate(ctx, grad, grad_mean, grad_var):
     )
 
 
-differentiate(_forward, _save, _differentiate)
+_forward = differentiable(_forward_kernel, _save, _differentiate)
 
 
 def _samples(make, shape):
