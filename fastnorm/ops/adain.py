@@ -55,7 +55,7 @@ OPERATOR = Operator(
     adain,
     reference,
     _samples,
-    kernels=("instance_stats", "instance_norm", "instance_norm_backward"),
+    kernels=("instance_stats", "scale_shift", "instance_norm", "instance_norm_backward"),
     maps=3,
     backward_maps=5,
     flops=11,

@@ -14,7 +14,7 @@ import math
 import torch
 
 from ._layout import empty_statistic, per_plane, widen
-from ._library import define, differentiate
+from ._library import define, differentiable
 from ._operator import Operator, Sample
 from .scale_shift import scale_shift
 
@@ -44,7 +44,7 @@ def _fake(input, eps, correction, eps_on_std):
     return empty_statistic(input), empty_statistic(input)
 
 
-_forward = define(
+_forward_kernel = define(
     "instance_stats",
     "(Tensor input, float eps, int correction, bool eps_on_std) -> (Tensor mean, Tensor rstd)",
     _definition,
@@ -85,7 +85,7 @@ def _backward(ctx, grad_mean, grad_rstd):
     return grad_input, None, None, None
 
 
-differentiate(_forward, _save, _backward)
+_forward = differentiable(_forward_kernel, _save, _backward)
 
 
 def _samples(make, shape):
@@ -96,5 +96,5 @@ def _samples(make, shape):
 OPERATOR = Operator(
     "instance_stats",
     instance_stats,
-    reference, _samples, kernels=("instance_stats",), maps=1, backward_maps=2, flops=4
+    reference, _samples, kernels=("instance_stats", "scale_shift"), maps=1, backward_maps=2, flops=4
 )
