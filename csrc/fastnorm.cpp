@@ -1,6 +1,7 @@
 // The `fastnorm._C` module: importing it registers the CPU kernels; its functions say and choose what runs.
 
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <stdexcept>
 #include <string>
