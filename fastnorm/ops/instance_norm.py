@@ -12,7 +12,7 @@ At least, per element: one read and one write, one read more for each map; 7 flo
 from . import instance_stats, scale_shift
 from ._activation import CODES
 from ._layout import empty_map, empty_statistic, fold_like, per_plane, plane_sum, store_map
-from ._library import define, differentiate, gradient_of
+from ._library import define, differentiable, gradient_of
 from ._operator import Operator, Sample
 
 
@@ -89,7 +89,7 @@ def _fake(input, *arguments):
     return empty_map(input), empty_statistic(input), empty_statistic(input)
 
 
-_forward = define(
+_forward_kernel = define(
     "instance_norm",
     "(Tensor input, Tensor? weight, Tensor? bias, Tensor? gamma, Tensor? residual, float eps, int correction,"
     " bool eps_on_std, float alpha, int activation, float slope) -> (Tensor output, Tensor mean, Tensor rstd)",
@@ -123,7 +123,7 @@ def _backward_fake(
     )
 
 
-_backward = define(
+_backward_kernel = define(
     "instance_norm_backward",
     "(Tensor grad, Tensor input, Tensor mean, Tensor rstd, Tensor? weight, Tensor? bias, Tensor? gamma,"
     " Tensor? residual, float eps, int correction, bool eps_on_std, float alpha, int activation, float slope)"
@@ -181,8 +181,8 @@ def _differentiate_backward(ctx, *gradients):
     return grad_grad, grad_input, None, None, *grad_parameters, *[None] * 6
 
 
-differentiate(_forward, _save, _differentiate)
-differentiate(_backward, _save_backward, _differentiate_backward)
+_forward = differentiable(_forward_kernel, _save, _differentiate)
+_backward = differentiable(_backward_kernel, _save_backward, _differentiate_backward)
 
 
 def _samples(make, shape):

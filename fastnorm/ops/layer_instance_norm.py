@@ -15,7 +15,7 @@ import torch
 from . import instance_stats, scale_shift
 from ._activation import ACTIVATIONS, CODES
 from ._layout import empty_map, empty_statistic, fold_like, per_plane, widen
-from ._library import define, differentiable, gradient_of
+from ._library import define, differentiable
 from ._operator import Operator, Sample
 
 
@@ -43,41 +43,54 @@ def _normed(x, first_dim, eps, correction):
     return (x - mean) / (var + eps).sqrt()
 
 
+# The blend as one affine map of (input - mean), from what is known of each plane, (N, C) numbers; and its gradient.
+
+
+class _Blend:
+    def __init__(self, input, mean, var, rho, weight, bias, eps, correction):
+        size = instance_stats.plane_size(input)
+        layer_size = size * input.shape[1]
+        self.rho, self.weight, self.bias = (
+            per_plane(parameter, input, default).flatten(1)
+            for parameter, default in ((rho, 0.0), (weight, 1.0), (bias, 0.0))
+        )
+        self.unbiased, self.layer_unbiased = size / (size - correction), layer_size / (layer_size - correction)
+        self.deviation = mean - mean.mean(1, keepdim=True)
+        layer_var = (var + self.deviation.square()).mean(1, keepdim=True)
+        self.rstd = (var * self.unbiased + eps).rsqrt()
+        self.layer_rstd = (layer_var * self.layer_unbiased + eps).rsqrt()
+
+    def coefficients(self):
+        scale = self.weight * (self.rho * self.rstd + (1 - self.rho) * self.layer_rstd)
+        return scale, self.weight * (1 - self.rho) * self.deviation * self.layer_rstd + self.bias
+
+    def gradients(self, grad_scale, grad_shift):
+        """Of mean, var, rho, weight and bias, each (N, C)."""
+        rho, weight, deviation, rstd, layer_rstd = self.rho, self.weight, self.deviation, self.rstd, self.layer_rstd
+        shifted = grad_shift * deviation
+        grad_weight = grad_scale * (rho * rstd + (1 - rho) * layer_rstd) + shifted * (1 - rho) * layer_rstd
+        grad_rho = weight * (grad_scale * (rstd - layer_rstd) - shifted * layer_rstd)
+
+        grad_layer_rstd = (weight * (1 - rho) * (grad_scale + shifted)).sum(1, keepdim=True)
+        # The layer's variance is a mean over channels of var + deviation^2.
+        grad_layer_var = grad_layer_rstd * (-0.5 * self.layer_unbiased) * layer_rstd**3 / deviation.shape[1]
+        grad_var = grad_scale * weight * rho * (-0.5 * self.unbiased) * rstd**3 + grad_layer_var
+        grad_deviation = grad_shift * weight * (1 - rho) * layer_rstd + 2 * grad_layer_var * deviation
+        grad_mean = grad_deviation - grad_deviation.mean(1, keepdim=True)
+        return grad_mean, grad_var, grad_rho, grad_weight, grad_shift
+
+
 # The operator.
 
 
 def _definition(input, rho, weight, bias, residual, eps, correction, activation, slope):
     mean, rstd = instance_stats.instance_stats(input, eps=0.0)
     var = rstd**-2
-    scale, shift = _coefficients(input, eps, correction)(mean, var, rho, weight, bias)
-    output = scale_shift.forward(input, mean, scale, shift, None, residual, activation, slope)
-    return output, mean, var
+    scale, shift = _Blend(input, mean, var, rho, weight, bias, eps, correction).coefficients()
+    return scale_shift.forward(input, mean, scale, shift, None, residual, activation, slope), mean, var
 
 
-def _coefficients(input, eps, correction):
-    """The blend as one affine map of (input - mean): a function of the planes' statistics and the parameters."""
-    size = instance_stats.plane_size(input)
-    layer_size = size * max(input.shape[1], 1)
-
-    def coefficients(mean, var, rho, weight, bias):
-        rho, weight, bias = (
-            per_plane(parameter, input, default).flatten(1)
-            for parameter, default in ((rho, 0.0), (weight, 1.0), (bias, 0.0))
-        )
-        # Means far from zero cancel before they are summed, not after.
-        offset = mean - mean.detach()[:, :1]
-        offset = offset - offset.mean(1, keepdim=True)
-        layer_var = (var + offset.square()).mean(1, keepdim=True)
-        rstd = (var * (size / (size - correction)) + eps).rsqrt()
-        layer_rstd = (layer_var * (layer_size / (layer_size - correction)) + eps).rsqrt()
-        scale = weight * (rho * rstd + (1 - rho) * layer_rstd)
-        shift = weight * (1 - rho) * offset * layer_rstd + bias
-        return scale, shift
-
-    return coefficients
-
-
-def _fake(input, rho, weight, bias, residual, eps, correction, activation, slope):
+def _fake(input, *arguments):
     return empty_map(input), empty_statistic(input), empty_statistic(input)
 
 
@@ -90,25 +103,21 @@ _forward_kernel = define(
 )
 
 
-# Autograd, in two passes: sums per plane, the chain rule on (N, C) numbers, then the input's gradient with its
-# dependence on the statistics folded in. Every step is differentiable, so its double backward is autograd's.
+# Autograd, in two passes: sums per plane; then the input's gradient, with its dependence on the statistics folded in.
+# Every step is differentiable, so the double backward is autograd's.
 
 
 def _save(ctx, inputs, output):
     input, rho, weight, bias, residual, *ctx.settings = inputs
     _, mean, var = output
-    ctx.set_materialize_grads(False)
-    ctx.has_residual = residual is not None
     ctx.save_for_backward(input, mean, var, rho, weight, bias, residual)
 
 
 def _differentiate(ctx, grad, grad_mean, grad_var):
     input, mean, var, rho, weight, bias, residual = ctx.saved_tensors
     eps, correction, activation, slope = ctx.settings
-    coefficients = _coefficients(input, eps, correction)
-    scale, shift = coefficients(mean, var, rho, weight, bias)
-    if grad is None:
-        grad = torch.zeros_like(input)
+    blend = _Blend(input, mean, var, rho, weight, bias, eps, correction)
+    scale, shift = blend.coefficients()
 
     def backward(input_scale, input_shift, need_input, need_sums):
         return scale_shift.backward(
@@ -117,17 +126,14 @@ def _differentiate(ctx, grad, grad_mean, grad_var):
         )  # fmt: skip
 
     grad_scale, grad_shift = backward(None, None, False, True)[1:3]
-    from_mean, from_var, *grad_parameters = gradient_of(
-        coefficients, (mean, var, rho, weight, bias), (grad_scale, grad_shift)
-    )
+    from_mean, from_var, *grad_parameters = blend.gradients(grad_scale, grad_shift)
     size = instance_stats.plane_size(input)
-    total_mean = from_mean - scale * grad_shift + (0 if grad_mean is None else grad_mean)
-    total_var = from_var + (0 if grad_var is None else grad_var)
+    total_mean = grad_mean + from_mean - scale * grad_shift
+    total_var = grad_var + from_var
     grad_input, _, _, _, grad_residual = backward(total_var * (2 / size), total_mean / size, True, False)
-
     return (
         grad_input,
-        *grad_parameters,
+        *(fold_like(gradient, parameter) for gradient, parameter in zip(grad_parameters, (rho, weight, bias))),
         None if residual is None else grad_residual if activation else grad,
         *[None] * 4,
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ._activation import ACTIVATIONS, CODES
 from ._layout import empty_map, empty_statistic, fold_like, per_plane, plane_sum, store_map, widen
-from ._library import define, differentiate, gradient_of
+from ._library import define, differentiable, gradient_of
 from ._operator import Operator, Sample
 
 
@@ -82,7 +82,7 @@ def _fake(input, *arguments):
     return empty_map(input)
 
 
-forward = define(
+_forward_kernel = define(
     "scale_shift",
     "(Tensor input, Tensor? mean, Tensor? scale, Tensor? shift, Tensor? gamma, Tensor? residual,"
     " int activation, float slope) -> Tensor",
@@ -118,7 +118,7 @@ def _backward_fake(
     )
 
 
-backward = define(
+_backward_kernel = define(
     "scale_shift_backward",
     "(Tensor grad, Tensor input, Tensor? mean, Tensor? scale, Tensor? shift, Tensor? gamma, Tensor? residual,"
     " Tensor? input_scale, Tensor? input_shift, int activation, float slope, bool need_input, bool need_sums)"
@@ -169,8 +169,8 @@ def _differentiate_backward(ctx, *gradients):
     return *gradient_of(formula, ctx.saved_tensors, gradients), None, None, None, None
 
 
-differentiate(forward, _save, _differentiate)
-differentiate(backward, _save_backward, _differentiate_backward)
+forward = differentiable(_forward_kernel, _save, _differentiate)
+backward = differentiable(_backward_kernel, _save_backward, _differentiate_backward)
 
 
 def _samples(make, shape):
