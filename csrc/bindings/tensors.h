@@ -2,12 +2,14 @@
 
 #pragma once
 
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/util/Exception.h>
 
 #include <optional>
+#include <vector>
 
 #include "../cpu/kernels.h"
 
@@ -34,6 +36,15 @@ inline ScalarType wide_type(const Tensor& input) {
   return input.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
+inline int32_t dtype_code(ScalarType type) {
+  switch (type) {
+    case ScalarType::Double: return aoti_torch_dtype_float64();
+    case ScalarType::BFloat16: return aoti_torch_dtype_bfloat16();
+    case ScalarType::Half: return aoti_torch_dtype_float16();
+    default: return aoti_torch_dtype_float32();
+  }
+}
+
 // Whether a tensor is dense with its channels innermost. Strides of dimensions of size 1 do not matter.
 inline bool is_channels_last(const Tensor& tensor) {
   const int64_t dims = tensor.dim();
@@ -51,6 +62,28 @@ inline bool is_channels_last(const Tensor& tensor) {
   return matches(0);
 }
 
+// An uninitialised tensor on `like`'s device. Straight from the shim: the dispatcher would take a microsecond to find
+// aten::empty by name, several times a call.
+inline Tensor new_empty(
+    const Tensor& like, const std::vector<int64_t>& sizes, ScalarType type, bool channels_last = false) {
+  const int64_t dims = sizes.size();
+  std::vector<int64_t> strides(dims);
+  int64_t stride = 1;
+  const auto lay = [&](int64_t dim) {
+    strides[dim] = stride;
+    stride *= sizes[dim] > 1 ? sizes[dim] : 1;
+  };
+  if (channels_last) lay(1);
+  for (int64_t dim = dims - 1; dim >= 0; --dim)
+    if (!(channels_last && dim == 1)) lay(dim);
+  int32_t device_type = 0;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  AtenTensorHandle handle = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      dims, sizes.data(), strides.data(), dtype_code(type), device_type, like.get_device(), &handle));
+  return Tensor(handle);
+}
+
 inline MemoryFormat channels_last_format(const Tensor& tensor) {
   return tensor.dim() == 5 ? MemoryFormat::ChannelsLast3d : MemoryFormat::ChannelsLast;
 }
@@ -63,7 +96,7 @@ struct Map {
   Map(const char* op, const Tensor& input) : tensor(input) {
     STD_TORCH_CHECK(input.dim() >= 3, op, ": input: expected shape (N, C, *), got ", input.dim(), " dimensions");
     const bool channels_last = !input.is_contiguous() && is_channels_last(input);
-    if (!channels_last) tensor = torch::stable::contiguous(input);
+    if (!channels_last && !input.is_contiguous()) tensor = torch::stable::contiguous(input);
     int64_t size = 1;
     for (int64_t dim = 2; dim < input.dim(); ++dim) size *= input.size(dim);
     planes = Planes{element_of(op, "input", input), input.size(0), input.size(1), size, channels_last};
@@ -73,11 +106,16 @@ struct Map {
     return planes.channels_last ? channels_last_format(tensor) : MemoryFormat::Contiguous;
   }
 
+  bool lies_like(const Tensor& other) const {
+    return planes.channels_last ? is_channels_last(other) : other.is_contiguous();
+  }
+
   // Another map, laid out as this one.
   Tensor aligned(const char* op, const char* name, const Tensor& other) const {
     bool same = other.scalar_type() == tensor.scalar_type() && other.dim() == tensor.dim();
     for (int64_t dim = 0; same && dim < tensor.dim(); ++dim) same = other.size(dim) == tensor.size(dim);
     STD_TORCH_CHECK(same, op, ": ", name, ": expected the input's shape and type");
+    if (lies_like(other)) return other;
     return torch::stable::contiguous(other, format());
   }
 
@@ -85,14 +123,17 @@ struct Map {
     return other.has_value() ? OptionalTensor(aligned(op, name, *other)) : std::nullopt;
   }
 
+  // An output of the input's shape, type and layout; an empty one where it is not wanted.
   Tensor new_map(bool wanted = true) const {
-    if (!wanted) return torch::stable::new_empty(tensor, {0});
-    return torch::stable::empty(tensor.sizes(), tensor.scalar_type(), std::nullopt, tensor.device(), std::nullopt, format());
+    if (!wanted) return new_empty(tensor, {0}, tensor.scalar_type());
+    std::vector<int64_t> sizes(tensor.sizes().begin(), tensor.sizes().end());
+    return new_empty(tensor, sizes, tensor.scalar_type(), planes.channels_last);
   }
 
+  // One number per plane, (N, C).
   Tensor new_statistic(bool wanted = true) const {
-    if (!wanted) return torch::stable::new_empty(tensor, {0}, wide_type(tensor));
-    return torch::stable::new_empty(tensor, {planes.samples, planes.channels}, wide_type(tensor));
+    if (!wanted) return new_empty(tensor, {0}, wide_type(tensor));
+    return new_empty(tensor, {planes.samples, planes.channels}, wide_type(tensor));
   }
 
   // A (C,), (1, C) or (N, C) tensor of any floating-point type and strides.

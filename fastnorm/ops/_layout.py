@@ -54,8 +54,8 @@ def fold_like(gradient: Tensor, parameter: Tensor | None) -> Tensor | None:
     """A gradient per plane, (N, C), summed and cast to the shape and type of its (C,), (1, C) or (N, C) parameter."""
     if parameter is None:
         return None
-    if parameter.dim() == 1:
-        gradient = gradient.sum(0)
-    elif parameter.shape[0] != gradient.shape[0]:
-        gradient = gradient.sum(0, keepdim=True)
+    if parameter.shape != gradient.shape:
+        shared = parameter.dim() == 2
+        # A sum costs as much as a small kernel: one sample needs none.
+        gradient = gradient.sum(0, keepdim=shared) if gradient.shape[0] != 1 else gradient.reshape(parameter.shape)
     return gradient.to(parameter.dtype)

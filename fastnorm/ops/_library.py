@@ -8,6 +8,7 @@ torch.library registers would cost 7 us at every call, 8 where none is needed; t
 kernel of a tiny map, 28 for torch's instance norm with gradients).
 """
 
+import inspect
 from typing import Callable, Sequence
 
 import torch
@@ -27,11 +28,17 @@ def define(name: str, schema: str, definition: Callable, fake: Callable):
 
 def differentiable(operator, setup_context: Callable, backward: Callable) -> Callable:
     """`operator` with a gradient: setup_context(ctx, inputs, output) and backward(ctx, *gradients) as in autograd."""
+
+    def forward(*arguments):
+        return operator(*arguments)
+
+    # autograd.Function asks for it at every call; finding it anew would cost as much as the kernel.
+    forward.__signature__ = inspect.signature(forward)
     function = type(
         operator.name().partition("::")[2],
         (torch.autograd.Function,),
         {
-            "forward": staticmethod(lambda *arguments: operator(*arguments)),
+            "forward": staticmethod(forward),
             "setup_context": staticmethod(setup_context),
             "backward": staticmethod(backward),
         },
