@@ -49,13 +49,15 @@ def _normed(x, first_dim, eps, correction):
 class _Blend:
     def __init__(self, input, mean, var, rho, weight, bias, eps, correction):
         size = instance_stats.plane_size(input)
-        layer_size = size * input.shape[1]
+        layer_size = size * max(input.shape[1], 1)
         self.rho, self.weight, self.bias = (
             per_plane(parameter, input, default).flatten(1)
             for parameter, default in ((rho, 0.0), (weight, 1.0), (bias, 0.0))
         )
         self.unbiased, self.layer_unbiased = size / (size - correction), layer_size / (layer_size - correction)
-        self.deviation = mean - mean.mean(1, keepdim=True)
+        # Means far from zero cancel before they are summed, not after.
+        deviation = mean - mean.detach()[:, :1]
+        self.deviation = deviation - deviation.mean(1, keepdim=True)
         layer_var = (var + self.deviation.square()).mean(1, keepdim=True)
         self.rstd = (var * self.unbiased + eps).rsqrt()
         self.layer_rstd = (layer_var * self.layer_unbiased + eps).rsqrt()
