@@ -1,0 +1,60 @@
+"""The command line: `fastnorm COMMAND ...`.
+
+A command is a module of this package with `add_arguments(parser)` and `run(args) -> exit code`.
+It is imported only when it is the one asked for, so that `fastnorm --help` stays quick.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+
+from .. import __version__
+from .errors import UserError, complain
+
+COMMANDS = {
+    "stylize": "paint pictures in another style",
+}
+
+INTERRUPTED = 130  # What a shell reports for a program ended by Ctrl-C,
+READER_LEFT = 141  # and for one whose output nobody reads any more.
+
+
+def main(argv=None) -> int:
+    """Run one command and return its exit code: 0, 2 for a user's error, 130 or 141."""
+    try:
+        try:
+            args = _parse(sys.argv[1:] if argv is None else argv)
+            return args.run(args)
+        finally:
+            sys.stdout.flush()  # A closed pipe has to show here, where it is caught.
+    except UserError as error:
+        complain(error)
+        return 2
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The interpreter flushes once more as it ends; that has to go somewhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_LEFT
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with its errors on one line like every other error of the command."""
+
+    def error(self, message):
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def _parse(argv):
+    parser = _Parser(prog="fastnorm", description="Networks built on instance normalisation, fast.")
+    parser.add_argument("--version", action="version", version=f"fastnorm {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
+        if name in argv[:1]:
+            module = importlib.import_module(f"{__name__}.{name}")
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    return parser.parse_args(argv)
