@@ -1,0 +1,68 @@
+"""How near is near enough: at most twice as far from the float64 reference as torch's own path in the same type."""
+
+import torch
+from calls import cotangents, differentiate, double, is_map, run, tensors
+from layouts import expected_format
+
+# What is allowed where torch's path happens to hit the number, in units in the last place of the largest one. A result
+# in low precision is computed in float32 and rounded once. In float32 the affine map, the activation and the sums round
+# a few times each. Torch's path in float64 is the reference itself, so there all error is ours: a path that went
+# through float32 anywhere would be a million times further away.
+ULPS = {torch.float64: 512, torch.float32: 4, torch.bfloat16: 0.5, torch.float16: 0.5}
+
+# Beside numbers of size 1 this is nothing: exponentials underflow at different places.
+ZERO = 1e-30
+
+
+def assert_accurate(actual, expected, own, what, computed=torch.float32, scale=0.0, relative=0.0):
+    """`expected` is the float64 reference's tensor, `own` that of torch in the same type as `actual`.
+
+    `computed` is the type of the arithmetic, `scale` the size of the terms where they cancel in the sum, `relative` an
+    error that cannot be avoided.
+    """
+    assert (actual.dtype, actual.shape) == (own.dtype, own.shape), what
+    # Where the type ends, torch's own path says what must come: an infinity or NaN.
+    finite = own.isfinite()
+    torch.testing.assert_close(actual[~finite], own[~finite], rtol=0, atol=0, equal_nan=True, msg=f"{what}: not finite")
+    if not finite.any():
+        return
+    # float32 arithmetic does not get better by a float64 parameter.
+    dtype = max(actual.dtype, computed, key=lambda dtype: torch.finfo(dtype).eps)
+    info = torch.finfo(dtype)
+    largest = max(expected[finite].abs().max().item(), scale)
+    floor = ULPS[dtype] * max(info.eps * largest, info.smallest_normal * info.eps) + relative * largest + ZERO
+    error, own_error = ((result[finite].double() - expected[finite]).abs().max().item() for result in (actual, own))
+    assert error <= 2 * own_error + floor, f"{what}: off by {error:.3g}, torch by {own_error:.3g}, largest {largest:.3g}"
+
+
+def assert_values(operator, sample, scale=1.0):
+    """Values, types, shapes and layout of the outputs.
+
+    `scale` is the deviation of the input: a mean is as near as that asks, however near it is to zero.
+    """
+    outputs, own = run(operator.run, sample), run(operator.reference, sample)
+    expected = run(operator.reference, sample.map(double))
+    assert len(outputs) == len(own)
+    format = expected_format(tensors(sample)[0])
+    for index, output in enumerate(outputs):
+        size = 0.0 if is_map(output) else scale
+        assert_accurate(output, expected[index], own[index], f"output {index}", computed_type(sample), size)
+        assert output.is_contiguous(memory_format=format if is_map(output) else torch.contiguous_format)
+
+
+def assert_gradients(operator, sample, layout=lambda gradient: gradient, scale=0.0, relative=0.0):
+    """The gradient of every differentiable input, for random gradients laid out as asked."""
+    given = cotangents(run(operator.reference, sample), layout)
+    gradients = differentiate(operator.run, sample, given)
+    own = differentiate(operator.reference, sample, given)
+    expected = differentiate(operator.reference, sample.map(double), [gradient.double() for gradient in given])
+    for index, gradient in enumerate(gradients):
+        # A parameter's gradient is a sum of n terms of either sign, so of size sqrt(n) before they happen to cancel.
+        terms = 0 if is_map(gradient) else tensors(sample)[0].numel() / max(gradient.numel(), 1)
+        size = max(scale, terms**0.5)
+        what = f"gradient {index}"
+        assert_accurate(gradient, expected[index], own[index], what, computed_type(sample), size, relative)
+
+
+def computed_type(sample):
+    return torch.float64 if tensors(sample)[0].dtype == torch.float64 else torch.float32

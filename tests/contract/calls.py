@@ -1,0 +1,108 @@
+"""Every sample call of every operator, and ways to make, change and run one."""
+
+import os
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from fastnorm import functional
+from fastnorm.ops import OPERATORS, backends
+
+DEVICE = os.environ.get("FASTNORM_TEST_DEVICE", "cpu")
+DTYPES = torch.float32, torch.float64, torch.bfloat16, torch.float16
+
+# 19 channels and planes of 77: whole vectors of 16, of 8 and of 4 numbers, and a rest, along either.
+SHAPE = 2, 19, 7, 11
+TINY = 2, 2, 3, 2
+
+
+@dataclass(frozen=True)
+class Call:
+    operator: "fastnorm.ops._operator.Operator"
+    name: str
+
+    def sample(self, shape=SHAPE, dtype=torch.float32, seed=0):
+        """The call on random tensors, normally distributed."""
+        generator = torch.Generator().manual_seed(seed)
+
+        def make(*shape):
+            return torch.randn(shape, generator=generator, dtype=torch.float64).to(DEVICE, dtype)
+
+        return next(sample for sample in self.operator.samples(make, shape) if sample.name == self.name)
+
+    def __str__(self):
+        return f"{self.operator.name}: {self.name}"
+
+
+CALLS = [
+    Call(operator, sample.name)
+    for operator in OPERATORS.values()
+    for sample in operator.samples(torch.zeros, TINY)
+]
+
+every_call = pytest.mark.parametrize("call", CALLS, ids=str)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+
+
+def is_map(tensor):
+    return tensor.dim() >= 3
+
+
+def double(tensor):
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def public(call):
+    """The function that users call."""
+    return getattr(functional, call.operator.name)
+
+
+def tensors(sample):
+    found = []
+    sample.map(found.append)
+    return found
+
+
+def with_tensors(sample, tensors):
+    """The same call on other tensors, in the order of `tensors(sample)`."""
+    given = iter(tensors)
+    return sample.map(lambda _: next(given))
+
+
+def with_input(sample, change):
+    """The same call with its first tensor changed."""
+    first, *others = tensors(sample)
+    return with_tensors(sample, [change(first), *others])
+
+
+def leaves(sample):
+    """The call on leaves of their own, and those that are differentiated."""
+    sample = sample.map(lambda tensor: tensor.detach().requires_grad_(tensor.is_floating_point()))
+    return sample, [tensor for tensor in tensors(sample) if tensor.requires_grad]
+
+
+def run(function, sample):
+    """The outputs, always as a tuple."""
+    output = function(*sample.args, **sample.kwargs)
+    return output if isinstance(output, tuple) else (output,)
+
+
+def cotangents(outputs, layout=lambda gradient: gradient, seed=1):
+    """A random gradient for each output."""
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        layout(torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output.device, output.dtype))
+        for output in outputs
+    ]
+
+
+def differentiate(function, sample, gradients):
+    """The gradient of every differentiable input, given those of the outputs."""
+    sample, inputs = leaves(sample)
+    return torch.autograd.grad(run(function, sample), inputs, gradients)
+
+
+def backend(operator):
+    """What runs the operator here: "cpu", "cuda", "triton", or "definition" where no kernel of its does."""
+    return next((b for b in (backends.which(kernel, DEVICE) for kernel in operator.kernels) if b != "definition"), "definition")

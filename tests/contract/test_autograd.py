@@ -1,0 +1,73 @@
+"""First and second derivatives against finite differences, and what is kept for the backward."""
+
+import pytest
+import torch
+from accuracy import assert_accurate
+from calls import TINY, cotangents, double, every_call, leaves, run, tensors
+from layouts import channels_last, contiguous
+
+every_layout = pytest.mark.parametrize("layout", [contiguous, channels_last], ids=lambda layout: layout.__name__)
+
+
+def of_inputs(call, sample):
+    """The call as a function of its differentiable inputs, and those."""
+    sample, inputs = leaves(sample)
+
+    def function(*inputs):
+        given = iter(inputs)
+        return run(call.operator.run, sample.map(lambda tensor: next(given) if tensor.requires_grad else tensor))
+
+    return function, inputs
+
+
+@every_layout
+@every_call
+def test_gradcheck(call, layout):
+    function, inputs = of_inputs(call, call.sample(TINY, torch.float64).map(layout))
+    assert torch.autograd.gradcheck(function, inputs)
+
+
+@every_layout
+@every_call
+def test_gradgradcheck(call, layout):
+    function, inputs = of_inputs(call, call.sample(TINY, torch.float64).map(layout))
+    assert torch.autograd.gradgradcheck(function, inputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@every_call
+def test_second_derivative_in_every_type(call, dtype):
+    """As a penalty on the gradient takes it."""
+
+    def second_derivatives(function, change=lambda tensor: tensor):
+        changed, inputs = leaves(sample.map(change))
+        gradients = [change(gradient).requires_grad_() for gradient in given]
+        first = torch.autograd.grad(run(function, changed), inputs, gradients, create_graph=True)
+        inputs += gradients
+        found = torch.autograd.grad(first, inputs, [change(gradient) for gradient in again], allow_unused=True)
+        return [torch.zeros_like(tensor) if gradient is None else gradient for gradient, tensor in zip(found, inputs)]
+
+    sample = call.sample(dtype=dtype)
+    given = cotangents(run(call.operator.reference, sample))
+    again = cotangents([tensor for tensor in tensors(sample) if tensor.is_floating_point()], seed=2)
+    actual, own = second_derivatives(call.operator.run), second_derivatives(call.operator.reference)
+    expected = second_derivatives(call.operator.reference, double)
+    for index, gradient in enumerate(actual):
+        assert_accurate(gradient, expected[index], own[index], f"second derivative {index}", scale=10)
+
+
+@every_call
+def test_backward_keeps_no_map_but_its_inputs(call):
+    sample, inputs = leaves(call.sample((2, 3, 64, 64)))
+    inputs = {tensor.untyped_storage().data_ptr() for tensor in tensors(sample)}
+    kept = []
+
+    def keep(tensor):
+        if tensor.untyped_storage().data_ptr() not in inputs:
+            kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        run(call.operator.run, sample)
+    # Statistics and what follows from them: numbers per plane.
+    assert max(kept, default=0) <= 2 * 3

@@ -1,0 +1,83 @@
+"""What a call leaves alone, and what it takes."""
+
+import pytest
+import torch
+from calls import DEVICE, backend, cotangents, differentiate, every_call, leaves, run, tensors
+from layouts import channels_last, channels_last_cropped, contiguous, every_other
+from torch.profiler import ProfilerActivity, profile
+
+every_layout = pytest.mark.parametrize("layout", [contiguous, channels_last], ids=lambda layout: layout.__name__)
+
+
+@pytest.mark.parametrize(
+    "layout", [contiguous, channels_last, every_other, channels_last_cropped], ids=lambda layout: layout.__name__
+)
+@every_call
+def test_no_argument_is_modified(call, layout):
+    sample = call.sample().map(layout)
+    before = [tensor.clone() for tensor in tensors(sample)]
+    given = cotangents(run(call.operator.reference, sample), layout)
+    given_before = [gradient.clone() for gradient in given]
+    differentiate(call.operator.run, sample, given)
+    assert all(map(torch.equal, tensors(sample) + given, before + given_before))
+
+
+@every_call
+def test_outputs_are_new_memory(call):
+    sample = call.sample()
+    inputs = {tensor.untyped_storage().data_ptr() for tensor in tensors(sample)}
+    outputs = run(call.operator.run, sample)
+    assert inputs.isdisjoint(output.untyped_storage().data_ptr() for output in outputs)
+
+
+def peak_bytes(function):
+    """The most memory that torch holds at once on behalf of `function()`, its result included."""
+    if DEVICE != "cpu":
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        result = function()
+        torch.cuda.synchronize()
+        del result
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        result = function()
+    del result
+    steps = [(event.start_ns(), event.nbytes()) for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = peak = 0
+    for _, bytes in sorted(steps, key=lambda step: step[0]):
+        held += bytes
+        peak = max(peak, held)
+    return peak
+
+
+def test_peak_bytes_counts():
+    map = torch.zeros(1000, 1000, device=DEVICE)
+    assert peak_bytes(lambda: map + 1) == pytest.approx(4_000_000, abs=1024)
+    assert peak_bytes(lambda: (map + 1) * 2) == pytest.approx(8_000_000, abs=1024)
+
+
+@every_layout
+@every_call
+def test_forward_takes_its_output_and_numbers_per_plane(call, layout):
+    if backend(call.operator) == "definition":
+        pytest.skip("definitions take what they like")
+    n, c = 2, 16
+    sample = call.sample((n, c, 128, 128)).map(layout)
+    outputs = run(call.operator.run, sample)
+    size = sum(output.numel() * output.element_size() for output in outputs)
+    # 64 numbers per plane, and the blocks in which allocators round up.
+    assert peak_bytes(lambda: call.operator.run(*sample.args, **sample.kwargs)) <= size + n * c * 64 * 4 + 16 * 1024
+
+
+@every_layout
+@every_call
+def test_backward_takes_its_gradients_and_numbers_per_plane(call, layout):
+    if backend(call.operator) == "definition":
+        pytest.skip("definitions take what they like")
+    n, c = 2, 16
+    sample, inputs = leaves(call.sample((n, c, 128, 128)).map(layout))
+    outputs = run(call.operator.run, sample)
+    given = cotangents(outputs, layout)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in inputs)
+    assert peak_bytes(lambda: torch.autograd.grad(outputs, inputs, given)) <= size + n * c * 64 * 4 + 16 * 1024

@@ -1,0 +1,117 @@
+"""Shapes at the edge: empty, single, odd, long, and larger than any block that a kernel works on."""
+
+import pytest
+import torch
+from accuracy import assert_gradients, assert_values
+from calls import CALLS, DTYPES, cotangents, differentiate, every_call, is_map, public, run, tensors
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from layouts import STRIDED, channels_last, contiguous
+
+from fastnorm.ops import OPERATORS
+
+every_layout = pytest.mark.parametrize("layout", [contiguous, channels_last], ids=lambda layout: layout.__name__)
+
+SHAPES = {
+    "one plane": (1, 1, 7, 5),
+    "one channel": (3, 1, 13, 17),
+    "primes": (3, 5, 31, 37),
+    "a row": (2, 3, 1, 31),
+    "a column": (2, 3, 31, 1),
+    "many channels": (2, 1031, 3, 2),
+    "many samples": (67, 2, 3, 5),
+}
+
+
+@pytest.mark.core
+@every_layout
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@every_call
+def test_odd_shapes(call, shape, layout):
+    sample = call.sample(shape).map(layout)
+    assert_values(call.operator, sample)
+    assert_gradients(call.operator, sample, layout)
+
+
+@pytest.mark.core
+@every_layout
+@pytest.mark.parametrize("shape", [(0, 3, 5, 7), (2, 0, 5, 7), (0, 0, 5, 7)], ids=str)
+@every_call
+def test_empty(call, shape, layout):
+    sample = call.sample(shape).map(layout)
+    outputs, expected = run(call.operator.run, sample), run(call.operator.reference, sample)
+    for output, own in zip(outputs, expected, strict=True):
+        assert (output.shape, output.dtype) == (own.shape, own.dtype)
+    given = cotangents(outputs)
+    gradients, expected = (differentiate(f, sample, given) for f in (call.operator.run, call.operator.reference))
+    for gradient, own in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, own, rtol=0, atol=0)
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("shape", [(2, 3, 1), (2, 3, 1, 1), (2, 3, 1, 2)], ids=str)
+@every_call
+def test_planes_of_one_or_two(call, shape):
+    sample = call.sample(shape)
+    try:
+        run(public(call), sample)
+    except ValueError as error:
+        assert "element" in str(error) and 1 in [tensor[0, 0].numel() for tensor in tensors(sample) if is_map(tensor)]
+        return
+    assert_values(call.operator, sample)
+    # Terms of up to 1 / sqrt(eps) cancel: a normalised number does not depend on its plane of one.
+    assert_gradients(call.operator, sample, scale=1e3)
+
+
+@pytest.mark.parametrize(
+    "shape, dtype, layout",
+    [
+        ((1, 2, 181, 183), torch.float32, contiguous),
+        ((1, 2, 181, 183), torch.bfloat16, channels_last),
+        ((1, 1, 613, 701), torch.bfloat16, contiguous),
+        ((1, 2, 613, 701), torch.float32, channels_last),
+        ((1, 1, 1_000_003), torch.float32, contiguous),
+    ],
+    ids=str,
+)
+@every_call
+def test_large_planes(call, shape, dtype, layout):
+    sample = call.sample(shape, dtype).map(layout)
+    assert_values(call.operator, sample)
+    # Among so many numbers one lies so near to the bend of a ReLU that float32 and float64 see different sides of it.
+    if call.sample().kwargs.get("activation") not in ("relu", "leaky_relu"):
+        assert_gradients(call.operator, sample, layout)
+
+
+FIRST_CALLS = [next(call for call in CALLS if call.operator is operator) for operator in OPERATORS.values()]
+
+
+@every_layout
+@pytest.mark.parametrize("call", FIRST_CALLS, ids=str)
+def test_maps_larger_than_caches(call, layout):
+    assert_values(call.operator, call.sample((1, 5, 911, 941)).map(layout))
+
+
+@pytest.mark.long
+@every_layout
+@pytest.mark.parametrize("call", FIRST_CALLS, ids=str)
+def test_gradients_larger_than_caches(call, layout):
+    assert_gradients(call.operator, call.sample((1, 5, 911, 941)).map(layout), layout)
+
+
+@pytest.mark.core
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    call=st.sampled_from(CALLS),
+    dtype=st.sampled_from(DTYPES),
+    layouts=st.tuples(*[st.sampled_from((contiguous, channels_last) + STRIDED)] * 2),
+    batch=st.tuples(st.integers(0, 4), st.integers(1, 40)),
+    # A plane of 6 or more: with fewer the gradient of the norm nearly vanishes, and with it a measure of its error.
+    plane=st.lists(st.integers(1, 24), min_size=1, max_size=3).filter(lambda sizes: 6 <= torch.Size(sizes).numel() <= 3000),
+    seed=st.integers(0, 1000),
+)
+def test_any_shape(call, dtype, layouts, batch, plane, seed):
+    layout, gradient_layout = layouts
+    sample = call.sample((*batch, *plane), dtype, seed).map(layout)
+    assert_values(call.operator, sample)
+    assert_gradients(call.operator, sample, gradient_layout)
