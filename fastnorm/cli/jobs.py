@@ -69,14 +69,19 @@ def _check_folder(output):
     existing = Path(os.path.abspath(output))
     while not os.path.lexists(existing):
         existing = existing.parent
+    _check_is_folder(existing, output)
     _try_writing(existing, output)
 
 
 def _check_parent(target):
     pictures.check_format(target)
-    if not os.path.isdir(target.parent):
-        raise UserError(f"-o {target}: there is no folder {target.parent}: make it first")
+    _check_is_folder(target.parent, target)
     _try_writing(target.parent, target)
+
+
+def _check_is_folder(path, output):
+    if not os.path.isdir(path):
+        raise UserError(f"-o {output}: {path} is not a folder: make it one, or choose another")
 
 
 def _try_writing(folder, output):
@@ -84,7 +89,7 @@ def _try_writing(folder, output):
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise UserError(f"-o {output} cannot be written: {folder}: {error.strerror}") from None
+        raise UserError(f"-o {output} cannot be written, choose another place: {error.strerror}") from None
 
 
 def _check_targets(jobs, keep):

@@ -66,7 +66,7 @@ def find(path: Path) -> list[Path]:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     found = [entry for entry in entries if _is_listed(entry)]
     if not found:
-        raise UserError(f"{path} holds no picture ({_endings(READABLE)})")
+        raise UserError(f"{path} holds no picture: put one there, {_endings(READABLE)}")
     return found
 
 
@@ -84,7 +84,10 @@ def measure(path: Path, longest: int | None = None) -> tuple[int, int]:
         width, height = size = _fit(image.size, longest)
     if min(size) < SMALLEST:
         at = f" at --size {longest}" if longest else ""
-        raise UserError(f"{path} is {width}x{height} pixels{at}: the smallest that works is {SMALLEST}x{SMALLEST}")
+        raise UserError(
+            f"{path} is {width}x{height} pixels{at}: the smallest that works is {SMALLEST}x{SMALLEST}, "
+            f"choose a larger picture or --size"
+        )
     return size
 
 
@@ -129,14 +132,16 @@ def _opened(path):
     except Image.DecompressionBombError:
         raise UserError(f"{path} has more than {_MOST_PIXELS:,} pixels: make it smaller first") from None
     except Image.UnidentifiedImageError:
-        raise UserError(f"{path} is not a picture, or not one that is read ({_endings(READABLE)})") from None
+        raise UserError(f"{path} is not a picture of a kind that is read: {_endings(READABLE)}") from None
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file, check its name") from None
     except MemoryError:
         raise UserError(f"{path} is too large for the memory here: choose a smaller --size") from None
     except Exception as error:  # Pillow's decoders raise many kinds on damaged data.
         reason = getattr(error, "strerror", None)
         if reason:
             raise UserError(f"{path} cannot be read: {reason}") from None
-        raise UserError(f"{path} is damaged or cut short: {error}") from None
+        raise UserError(f"{path} is damaged or cut short, get it again: {error}") from None
 
 
 def _to_rgb(image):

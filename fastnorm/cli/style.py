@@ -27,7 +27,7 @@ class Mixture:
         mixture = torch.zeros(model.styles, device=device)
         for number, weight in self.weights.items():
             if not 0 <= number < model.styles:
-                raise UserError(f"--style {number}: there is no such style, they are 0 to {model.styles - 1}")
+                raise UserError(f"--style {number}: there is no such style, choose from 0 to {model.styles - 1}")
             mixture[number] = weight
         return model.encode(mixture)
 
@@ -62,7 +62,7 @@ def parse(spec: str) -> Mixture | Painting:
     if re.match(r"[-+]?\d+\s*:", spec):
         return Mixture(_weights(spec))
     if not os.path.exists(spec):
-        raise UserError(f"--style {spec}: no such file; a style is {FORMS}")
+        raise UserError(f"--style {spec}: there is no such file; --style takes {FORMS}")
     return Painting(Path(spec))
 
 
@@ -82,7 +82,7 @@ def _part(part, spec):
     try:
         number, weight = int(number), float(weight)
     except ValueError:
-        raise UserError(f"--style {spec}: cannot read {part!r}; a style is {FORMS}") from None
+        raise UserError(f"--style {spec}: cannot read {part!r}; --style takes {FORMS}") from None
     if not (math.isfinite(weight) and weight >= 0):
         raise UserError(f"--style {spec}: the weight {weight:g} has to be a number from 0 up")
     return number, weight

@@ -24,7 +24,7 @@ def add_arguments(parser):
     add("--style", required=True, metavar="SPEC", type=style.parse, help=style.FORMS)
     add("-o", "--output", required=True, metavar="OUT", help="for one picture a file, its ending the format "
         "(.png, .jpg, .webp); for several a folder, made if missing")
-    add("--alpha", type=_share, default=1.0, metavar="A", help="how much of the style: 0 none, 1 all (default)")
+    add("--alpha", type=_share, default=1.0, metavar="A", help="how much of the style, from 0 to 1 (default 1)")
     add("--size", type=arguments.count, metavar="N", help="longer side in pixels, may enlarge (default: as it is)")
     add("--preserve-color", action="store_true", help="keep the picture's colours, take only light and dark")
     add("--device", choices=arguments.DEVICES, default="auto", help="auto (default) is cuda where there is one")

@@ -46,7 +46,7 @@ def png_header(width, height):
 
 
 def test_missing(refused, tmp_path):
-    refused(tmp_path / "nowhere.jpg", said=["nowhere.jpg", "No such file"])
+    refused(tmp_path / "nowhere.jpg", said=["nowhere.jpg: there is no such file"])
 
 
 @pytest.mark.parametrize("name", ["photo.png", "photo.jpg", "photo.webp", "photo.tif", "photo.bmp"])
@@ -136,7 +136,7 @@ def test_folder_without_pictures(refused, tmp_path):
 
 @pytest.mark.parametrize("style", ["26", "-1", "3:0.5,99:0.5"])
 def test_unknown_style(refused, photo, style):
-    refused(photo(), style=style, said=["no such style", "0 to 25"])
+    refused(photo(), style=style, said=["no such style", "choose from 0 to 25"])
 
 
 def test_weight_below_0(refused, photo):
@@ -159,7 +159,7 @@ def test_mixture_that_cannot_be_read(refused, photo, style):
 
 @pytest.mark.parametrize("style", ["mosaic.jpg", "seven", "1.5", ""])
 def test_neither_a_style_nor_a_picture(refused, photo, style):
-    refused(photo(), style=style, said=["no such file", "number", "painting"])
+    refused(photo(), style=style, said=["there is no such file", "number", "painting"])
 
 
 def test_painting_that_cannot_be_read(refused, photo, tmp_path):
@@ -174,19 +174,19 @@ def test_painting_that_cannot_be_read(refused, photo, tmp_path):
 
 
 def test_output_folder_that_is_missing(refused, photo, tmp_path):
-    refused(photo(), output=tmp_path / "no" / "out.png", said=["there is no folder", "make it first"])
+    refused(photo(), output=tmp_path / "no" / "out.png", said=["no is not a folder", "make it"])
 
 
 def test_output_below_a_file(refused, photo, tmp_path):
     (tmp_path / "file").write_text("")
-    refused(photo(), output=tmp_path / "file" / "out.png", said=["file", "no folder"])
-    refused(photo("a.png"), photo("b.png"), output=tmp_path / "file", said=["Not a directory"])
-    refused(photo("a.png"), photo("b.png"), output=tmp_path / "file" / "out", said=["Not a directory"])
+    refused(photo(), output=tmp_path / "file" / "out.png", said=["file is not a folder"])
+    refused(photo("a.png"), photo("b.png"), output=tmp_path / "file", said=["file is not a folder"])
+    refused(photo("a.png"), photo("b.png"), output=tmp_path / "file" / "out", said=["file is not a folder"])
 
 
 def test_output_that_the_system_refuses(refused, photo, tmp_path):
     """No file can be made in /proc, not even by root."""
-    refused(photo(), output="/proc/out.png", said=["/proc/out.png cannot be written"])
+    refused(photo(), output="/proc/out.png", said=["/proc/out.png cannot be written", "choose another"])
     refused(photo("a.png"), photo("b.png"), output="/proc/out", said=["/proc/out cannot be written"])
 
 
