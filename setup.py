@@ -31,8 +31,11 @@ X86_ISAS = {
     "avx2": "-mavx2 -mfma -mf16c",
 }
 CPU_KERNELS = ("instance_stats", "scale_shift", "instance_norm", "table")
-# GCC 12 warns of its own intrinsics' undefined values.
-CXX_FLAGS = "-std=c++17 -O2 -fPIC -fvisibility=hidden -ffp-contract=fast -fno-math-errno -Wall -Wno-psabi -Wno-maybe-uninitialized"
+# GCC 12 warns of its own intrinsics: they start from undefined registers.
+CXX_FLAGS = (
+    "-std=c++17 -O2 -fPIC -fvisibility=hidden -ffp-contract=fast -fno-math-errno"
+    " -Wall -Wno-psabi -Wno-uninitialized -Wno-maybe-uninitialized"
+)
 
 CUDA_KERNELS = ("instance_stats", "scale_shift", "instance_norm")
 CUDA_TARGETS = ("80", "90", "100", "120")

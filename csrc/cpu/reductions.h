@@ -32,7 +32,6 @@ inline Doubles load_doubles(const W* p, int count) {
 
 // Several accumulators hide the latency of an addition: 4 cycles, and two can start in each.
 constexpr int accumulators = 8;
-#define FASTNORM_UNROLL _Pragma("GCC unroll 8")
 
 // The rest of a vector of which only the first `count` lanes hold elements, cleared.
 template <class W>
@@ -73,7 +72,7 @@ struct Moments {
     Vector<W> sums[accumulators] = {};
     int64_t i = 0;
     for (; i + accumulators * lanes<W> <= n; i += accumulators * lanes<W>)
-      FASTNORM_UNROLL for (int a = 0; a < accumulators; ++a) sums[a] += load(x + i + a * lanes<W>);
+      unrolled<accumulators>([&](int a) { sums[a] += load(x + i + a * lanes<W>); });
     for_each_vector<W>(n - i, [&](int64_t j, auto count) { sums[0] += load(x + i + j, count); });
     const W center = static_cast<W>(total(sums) / n);
 
@@ -83,7 +82,7 @@ struct Moments {
       squares[a] += d * d;
     };
     for (i = 0; i + accumulators * lanes<W> <= n; i += accumulators * lanes<W>)
-      FASTNORM_UNROLL for (int a = 0; a < accumulators; ++a) add(a, load(x + i + a * lanes<W>) - center);
+      unrolled<accumulators>([&](int a) { add(a, load(x + i + a * lanes<W>) - center); });
     for_each_vector<W>(
         n - i, [&](int64_t j, auto count) { add(0, keep<W>(load(x + i + j, count) - center, count)); });
     return moments<double>(center, total(deviations), total(squares), n);
@@ -96,7 +95,7 @@ struct Moments {
     for_each_group(count, [&](int64_t row, auto group) {
       for_each_vector<W>(length, [&](int64_t i, auto part) {
         Vector<W> sum = load(center + i, part);
-        FASTNORM_UNROLL for (int r = 0; r < group; ++r) sum += load(x + (row + r) * length + i, part);
+        unrolled<group>([&](int r) { sum += load(x + (row + r) * length + i, part); });
         store(center + i, sum, part);
       });
     });
@@ -105,11 +104,11 @@ struct Moments {
       for_each_vector<W>(length, [&](int64_t i, auto part) {
         const Vector<W> mean = load(center + i, part);
         Vector<W> sum = load(deviations + i, part), square_sum = load(squares + i, part);
-        FASTNORM_UNROLL for (int r = 0; r < group; ++r) {
+        unrolled<group>([&](int r) {
           const Vector<W> d = load(x + (row + r) * length + i, part) - mean;
           sum += d;
           square_sum += d * d;
-        }
+        });
         store(deviations + i, sum, part);
         store(squares + i, square_sum, part);
       });
@@ -161,7 +160,8 @@ struct GradientSums {
     Vector<W> firsts[accumulators] = {}, seconds[accumulators] = {};
     int64_t i = 0;
     for (; i + accumulators * lanes<W> <= n; i += accumulators * lanes<W>)
-      FASTNORM_UNROLL for (int a = 0; a < accumulators; ++a) add(here, g, i + a * lanes<W>, Whole{}, coefs, firsts[a], seconds[a]);
+      unrolled<accumulators>(
+          [&](int a) { add(here, g, i + a * lanes<W>, Whole{}, coefs, firsts[a], seconds[a]); });
     const Forward rest = here + i;
     for_each_vector<W>(
         n - i, [&](int64_t j, auto count) { add(rest, g + i, j, count, coefs, firsts[0], seconds[0]); });
@@ -174,10 +174,10 @@ struct GradientSums {
     for_each_group(count, [&](int64_t row, auto group) {
       for_each_vector<W>(length, [&](int64_t i, auto part) {
         Vector<W> first = load(result + i, part), second = load(result + length + i, part);
-        FASTNORM_UNROLL for (int r = 0; r < group; ++r) {
+        unrolled<group>([&](int r) {
           const int64_t start = offset + (row + r) * length;
           add(forward + start, grad + start, i, part, coefs, first, second);
-        }
+        });
         store(result + i, first, part);
         store(result + length + i, second, part);
       });

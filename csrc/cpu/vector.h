@@ -247,10 +247,19 @@ inline __attribute__((always_inline)) void for_each_vector(int64_t n, Body&& bod
   if (i < n) body(i, static_cast<int>(n - i));
 }
 
+// body(0), body(1), ... body(count - 1), written out: what they accumulate stays in registers.
+template <int count, class Body>
+inline __attribute__((always_inline)) void unrolled(Body&& body) {
+  if constexpr (count > 0) {
+    unrolled<count - 1>(body);
+    body(count - 1);
+  }
+}
+
 // -- Functions --------------------------------------------------------------------------------------------------------
 
 // exp(x) = 2^k exp(r), |r| <= ln(2) / 2; a polynomial of degree 6 for exp(r), fitted to 4e-9.
-__attribute__((noinline)) static Floats exp(Floats x) {
+__attribute__((noinline)) inline Floats exp(Floats x) {
   const Floats high = broadcast(88.37f), low = broadcast(-87.3f);
   x = x > high ? high : x < low ? low : x;
   const Floats to_integer = broadcast(0x1.8p23f);
@@ -266,7 +275,7 @@ __attribute__((noinline)) static Floats exp(Floats x) {
   return (q * r * r + r + 1.0f) * power;
 }
 
-__attribute__((noinline)) static Vector<double> exp(Vector<double> x) {
+__attribute__((noinline)) inline Vector<double> exp(Vector<double> x) {
   for (int i = 0; i < lanes<double>; ++i) x[i] = std::exp(x[i]);
   return x;
 }
@@ -278,7 +287,7 @@ struct Normal {
 };
 
 // erfc(z) = exp(-z^2) R(1 / (1 + 0.4 z)) for z = |x| / sqrt(2): R of degree 10, fitted to 4e-9.
-__attribute__((noinline)) static Normal<Floats> normal(Floats x) {
+__attribute__((noinline)) inline Normal<Floats> normal(Floats x) {
   const Floats bell = exp(x * x * -0.5f);
   const Floats magnitude = x < 0 ? -x : x;
   const Floats t = 1.0f / (magnitude * 0.282842712f + 1.0f);
@@ -297,7 +306,7 @@ __attribute__((noinline)) static Normal<Floats> normal(Floats x) {
   return {bell * 0.39894228f, x < 0 ? tail : 1.0f - tail};
 }
 
-__attribute__((noinline)) static Normal<Vector<double>> normal(Vector<double> x) {
+__attribute__((noinline)) inline Normal<Vector<double>> normal(Vector<double> x) {
   Normal<Vector<double>> result;
   for (int i = 0; i < lanes<double>; ++i) {
     result.density[i] = std::exp(-0.5 * x[i] * x[i]) * 0.3989422804014327;

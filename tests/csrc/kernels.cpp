@@ -1,0 +1,187 @@
+// The CPU kernels without torch: every operator, type and layout, on sizes around each boundary, held against loops in
+// double. Built with sanitizers, where a read past an end is an error.
+
+#include "../../csrc/cpu/kernels.h"
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+using namespace fastnorm;
+
+namespace {
+
+int failures = 0;
+
+// A pool of three that takes its parts in reverse.
+const Threads three{3, [](int64_t tasks, void (*body)(void*, int64_t, int64_t), void* context) {
+  std::vector<std::thread> pool;
+  for (int64_t part = 2; part >= 0; --part)
+    pool.emplace_back([=] { body(context, part * tasks / 3, (part + 1) * tasks / 3); });
+  for (std::thread& thread : pool) thread.join();
+}};
+
+size_t width(Element element) { return element == Element::f64 ? 8 : element == Element::f32 ? 4 : 2; }
+bool wide_is_double(Element element) { return element == Element::f64; }
+
+// Exactly as long as it must be, so that a sanitizer sees the first byte beyond.
+struct Array {
+  Element element;
+  int64_t size;
+  void* data;
+
+  Array(Element element, int64_t size) : element(element), size(size), data(std::malloc(size * width(element) + !size)) {
+    std::memset(data, 0xff, size * width(element));  // NaN in every type
+  }
+  Array(const Array&) = delete;
+  ~Array() { std::free(data); }
+
+  double get(int64_t i) const {
+    if (element == Element::f64) return static_cast<double*>(data)[i];
+    if (element == Element::f32) return static_cast<float*>(data)[i];
+    const uint16_t bits = static_cast<uint16_t*>(data)[i];
+    if (element == Element::bf16) {
+      const uint32_t wide = uint32_t(bits) << 16;
+      float value;
+      std::memcpy(&value, &wide, 4);
+      return value;
+    }
+    const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
+    const double magnitude = exponent == 31 ? (mantissa ? NAN : INFINITY)
+        : exponent ? std::ldexp(1024 + mantissa, exponent - 25) : std::ldexp(mantissa, -24);
+    return bits & 0x8000 ? -magnitude : magnitude;
+  }
+
+  // Multiples of 1/8 up to 4: exact in every type.
+  void fill(unsigned seed) {
+    for (int64_t i = 0; i < size; ++i) {
+      seed = seed * 1664525 + 1013904223;
+      const float value = (int(seed >> 16) % 65 - 32) / 8.0f;
+      if (element == Element::f64) static_cast<double*>(data)[i] = value;
+      else if (element == Element::f32) static_cast<float*>(data)[i] = value;
+      else {
+        uint32_t wide;
+        std::memcpy(&wide, &value, 4);
+        uint16_t& bits = static_cast<uint16_t*>(data)[i];
+        bits = wide >> 16;
+        if (element == Element::f16) {
+          const int exponent = int(wide >> 23 & 255) - 112;
+          bits = (wide >> 16 & 0x8000) | (wide << 1 ? exponent << 10 | (wide >> 13 & 1023) : 0);
+        }
+      }
+    }
+  }
+};
+
+struct Case {
+  Planes planes;
+  const char* isa;
+  double tolerance;
+
+  int64_t count() const { return planes.samples * planes.channels; }
+  int64_t elements() const { return count() * planes.size; }
+  int64_t index(int64_t plane, int64_t i) const {
+    const int64_t n = plane / planes.channels, c = plane % planes.channels;
+    return planes.channels_last ? (n * planes.size + i) * planes.channels + c : plane * planes.size + i;
+  }
+  void check(const char* what, double found, double expected) const {
+    if (std::abs(found - expected) <= tolerance * (1 + std::abs(expected))) return;
+    if (++failures < 20)
+      std::printf("%s: %s, element %d, (%d, %d, %d), channels_last %d: expected %g, got %g\n", isa, what,
+                  int(planes.element), int(planes.samples), int(planes.channels), int(planes.size),
+                  planes.channels_last, expected, found);
+  }
+};
+
+double act(int code, double x) {
+  switch (code) {
+    case 1: return x > 0 ? x : 0;
+    case 2: return x > 0 ? x : 0.25 * x;
+    case 3: return x / (1 + std::exp(-x));
+    case 4: return x * 0.5 * std::erfc(-x / std::sqrt(2.0));
+    default: return x;
+  }
+}
+
+double derivative(int code, double x) {
+  if (code == 0) return 1;
+  if (code < 3) return x > 0 ? 1 : code == 1 ? 0 : 0.25;
+  const double step = 1e-6;
+  return (act(code, x + step) - act(code, x - step)) / (2 * step);
+}
+
+void check_norm(const Case& c, int code, bool with_maps) {
+  const Planes& p = c.planes;
+  const Element wide = wide_is_double(p.element) ? Element::f64 : Element::f32;
+  Array x(p.element, c.elements()), gamma(p.element, c.elements()), residual(p.element, c.elements());
+  Array grad(p.element, c.elements()), weight(p.element, c.count()), bias(p.element, c.count());
+  Array output(p.element, c.elements()), mean(wide, c.count()), rstd(wide, c.count());
+  Array grad_x(p.element, c.elements()), grad_gamma(p.element, c.elements()), grad_residual(p.element, c.elements());
+  Array grad_weight(wide, c.count()), grad_bias(wide, c.count());
+  x.fill(1), gamma.fill(2), residual.fill(3), grad.fill(4), weight.fill(5), bias.fill(6);
+
+  const VarianceRule rule{1e-2, 0, false};
+  const Activation activation{code, 0.25};
+  const Maps maps = with_maps ? Maps{gamma.data, residual.data} : Maps{};
+  const Parameter w{weight.data, p.element, p.channels, 1}, b{bias.data, p.element, p.channels, 1};
+  const double alpha = 0.75;
+  kernels().instance_norm({p, rule, alpha, activation, x.data, w, b, maps, output.data, mean.data, rstd.data}, three);
+  kernels().instance_norm_backward(
+      {p, rule, alpha, activation, grad.data, x.data, mean.data, rstd.data, w, b, maps, grad_x.data, grad_weight.data,
+       grad_bias.data, with_maps ? grad_gamma.data : nullptr, with_maps ? grad_residual.data : nullptr},
+      three);
+
+  for (int64_t plane = 0; plane < c.count(); ++plane) {
+    double m = 0, v = 0;
+    for (int64_t i = 0; i < p.size; ++i) m += x.get(c.index(plane, i)) / p.size;
+    for (int64_t i = 0; i < p.size; ++i) v += std::pow(x.get(c.index(plane, i)) - m, 2) / p.size;
+    const double r = 1 / std::sqrt(v + rule.eps), gain = alpha * r * weight.get(plane);
+    c.check("mean", mean.get(plane), m);
+    c.check("rstd", rstd.get(plane), r);
+    double sum = 0, sum_x = 0;
+    std::vector<double> g(p.size);
+    for (int64_t i = 0; i < p.size; ++i) {
+      const int64_t at = c.index(plane, i);
+      const double affine = alpha * ((x.get(at) - m) * r * weight.get(plane) + bias.get(plane)) + (1 - alpha) * x.get(at);
+      const double before = with_maps ? affine * (1 + gamma.get(at)) + residual.get(at) : affine;
+      c.check("output", output.get(at), act(code, before));
+      g[i] = grad.get(at) * derivative(code, before);
+      if (with_maps) {
+        c.check("grad_residual", grad_residual.get(at), g[i]);
+        c.check("grad_gamma", grad_gamma.get(at), g[i] * affine);
+        g[i] *= 1 + gamma.get(at);
+      }
+      sum += g[i];
+      sum_x += g[i] * (x.get(at) - m);
+    }
+    c.check("grad_weight", grad_weight.get(plane) / p.size, alpha * r * sum_x / p.size);
+    c.check("grad_bias", grad_bias.get(plane) / p.size, alpha * sum / p.size);
+    for (int64_t i = 0; i < p.size; ++i) {
+      const int64_t at = c.index(plane, i);
+      const double expected = gain * (g[i] - sum / p.size - (x.get(at) - m) * r * r * sum_x / p.size) + (1 - alpha) * g[i];
+      c.check("grad_input", grad_x.get(at), expected);
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  const Element elements[] = {Element::f32, Element::f64, Element::bf16, Element::f16};
+  const double tolerances[] = {2e-5, 1e-8, 3e-2, 4e-3};
+  const int64_t shapes[][3] = {{1, 1, 1}, {2, 3, 1}, {1, 5, 7}, {2, 16, 15}, {1, 17, 33}, {3, 2, 4097}, {1, 3, 12289}, {1, 70, 600}};
+  for (const char* const* isa = available_isas(); *isa; ++isa) {
+    use_isa(*isa);
+    for (int e = 0; e < 4; ++e)
+      for (const auto& shape : shapes)
+        for (const bool channels_last : {false, true})
+          for (int code = 0; code < 5; ++code)
+            check_norm({{elements[e], shape[0], shape[1], shape[2], channels_last}, *isa, tolerances[e]}, code, code % 2);
+    std::printf("%s: checked\n", *isa);
+  }
+  if (failures) std::printf("%d values are wrong\n", failures);
+  return failures != 0;
+}
