@@ -14,7 +14,17 @@ import torch
 from torch import Tensor
 
 from . import ops
-from ._checks import check_activation, check_map, check_per_plane, check_same_shape, check_statistics_settings
+from ._checks import (
+    check_activation,
+    check_eps,
+    check_map,
+    check_per_plane,
+    check_running_statistics,
+    check_same_device,
+    check_same_shape,
+    check_statistics_settings,
+    check_styles,
+)
 from .ops import backends
 
 
@@ -68,7 +78,10 @@ def instance_norm(
     check_per_plane("instance_norm", "weight", weight, input)
     check_per_plane("instance_norm", "bias", bias, input)
     residual = check_same_shape("instance_norm", "residual", residual, input)
+    check_eps("instance_norm", eps)
     check_activation("instance_norm", activation)
+    if not (use_input_stats and running_mean is None and running_var is None):
+        check_running_statistics("instance_norm", running_mean, running_var, input)
     following = dict(residual=residual, activation=activation, negative_slope=negative_slope)
     if not use_input_stats:
         return _norm_by_running_statistics(input, running_mean, running_var, weight, bias, eps, following)
@@ -87,10 +100,6 @@ def instance_norm(
 
 
 def _norm_by_running_statistics(input, running_mean, running_var, weight, bias, eps, following):
-    if running_mean is None or running_var is None:
-        raise ValueError("instance_norm: running_mean, running_var: expected both when use_input_stats is False, got None")
-    check_per_plane("instance_norm", "running_mean", running_mean, input)
-    check_per_plane("instance_norm", "running_var", running_var, input)
     scale = (running_var.to(torch.promote_types(running_var.dtype, torch.float32)) + eps).rsqrt()
     scale = scale if weight is None else scale * weight
     return _run(ops.scale_shift)(input, running_mean, scale, bias, **following)
@@ -103,8 +112,7 @@ def _update_running_statistics(running_mean, running_var, mean, rstd, size, mome
     with torch.no_grad():
         var = (rstd.square().reciprocal() - eps) * (size / (size - 1))
         running_mean.lerp_(mean.mean(0).to(running_mean.dtype), momentum)
-        if running_var is not None:
-            running_var.lerp_(var.mean(0).to(running_var.dtype), momentum)
+        running_var.lerp_(var.mean(0).to(running_var.dtype), momentum)
 
 
 def adain(
@@ -131,16 +139,17 @@ def adain(
         eps, correction, eps_mode: how a standard deviation is taken, as in `instance_stats`.
         style_eps, style_correction: the same for the style, where it differs: the first published code has 0 and 1.
     """
-    check_map("adain", content)
+    check_map("adain", content, "content")
     check_statistics_settings("adain", content, eps, correction, eps_mode)
     if isinstance(style, Tensor):
         check_map("adain", style, "style")
+        check_same_device("adain", "style", style, content)
         if style.shape[1] != content.shape[1] or style.shape[0] not in (1, content.shape[0]):
             n, c = content.shape[:2]
             raise ValueError(f"adain: style: expected {c} channels and {n} samples or 1, got {tuple(style.shape)}")
         check_statistics_settings(
             "adain", style, eps if style_eps is None else style_eps,
-            correction if style_correction is None else style_correction, eps_mode,
+            correction if style_correction is None else style_correction, eps_mode, "style_",
         )  # fmt: skip
     elif isinstance(style, (tuple, list)) and len(style) == 2:
         check_per_plane("adain", "style mean", style[0], content, shared_samples=True)
@@ -177,15 +186,8 @@ def conditional_instance_norm(
     """
     name = "conditional_instance_norm"
     check_map(name, input)
-    n, c = input.shape[:2]
-    for label, table in (("weight", weight), ("bias", bias)):
-        if table.dim() != 2 or table.shape != (weight.shape[0], c):
-            raise ValueError(f"{name}: {label}: expected shape (S, {c}), got {tuple(table.shape)}")
-    if style.is_floating_point():
-        if style.shape != (n, weight.shape[0]):
-            raise ValueError(f"{name}: style: expected a mixture ({n}, {weight.shape[0]}), got {tuple(style.shape)}")
-    elif style.shape != (n,):
-        raise ValueError(f"{name}: style: expected an index per sample, ({n},), got {tuple(style.shape)}")
+    check_styles(name, weight, bias, style, input)
+    check_eps(name, eps)
     residual = check_same_shape(name, "residual", residual, input)
     check_activation(name, activation)
     try:
