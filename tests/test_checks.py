@@ -1,0 +1,313 @@
+"""Every wrong argument raises at the call, in one line: function, argument, what was expected, what came."""
+
+import re
+
+import pytest
+import torch
+
+from fastnorm import functional as F
+from fastnorm import nn
+
+X = torch.randn(2, 3, 4, 5)
+C, NC, BAD_C, BAD_NC = torch.ones(3), torch.ones(2, 3), torch.ones(4), torch.ones(3, 3)
+TABLE, STYLE, MIXTURE = torch.ones(4, 3), torch.tensor([0, 3]), torch.ones(2, 4)
+INTEGERS, FLOAT8 = torch.ones(3, dtype=torch.int64), X.to(torch.float8_e4m3fn)
+
+# Each function called right but for its first argument, and what that one is called.
+FIRST = {
+    F.instance_stats: ("input", lambda x: F.instance_stats(x)),
+    F.instance_norm: ("input", lambda x: F.instance_norm(x)),
+    F.adain: ("content", lambda x: F.adain(x, X)),
+    F.conditional_instance_norm: ("input", lambda x: F.conditional_instance_norm(x, TABLE, TABLE, STYLE)),
+    F.spatially_adaptive_norm: ("input", lambda x: F.spatially_adaptive_norm(x, X, X)),
+    F.layer_instance_norm: ("input", lambda x: F.layer_instance_norm(x, C)),
+    F.scale_shift: ("input", lambda x: F.scale_shift(x)),
+}
+WRONG_MAPS = [
+    ([[1.0]], TypeError, "expected a tensor, got list"),
+    (X.long(), TypeError, "expected float32, float64, bfloat16 or float16, got torch.int64"),
+    (X.cfloat(), TypeError, "expected float32, float64, bfloat16 or float16, got torch.complex64"),
+    (FLOAT8, TypeError, "expected float32, float64, bfloat16 or float16, got torch.float8_e4m3fn"),
+    (X[0, 0], ValueError, "expected shape (N, C, *) with at least one spatial dimension, got (4, 5)"),
+    (X[..., :0], ValueError, "expected planes of at least one element, got (2, 3, 4, 0)"),
+]
+
+# A parameter per plane; a map of the input's shape; how a deviation is taken; an activation: (function, name, call).
+PER_PLANE = [
+    ("instance_norm", "weight", lambda p: F.instance_norm(X, weight=p)),
+    ("instance_norm", "bias", lambda p: F.instance_norm(X, bias=p)),
+    ("adain", "style mean", lambda p: F.adain(X, (p, C))),
+    ("adain", "style std", lambda p: F.adain(X, (C, p))),
+    ("layer_instance_norm", "rho", lambda p: F.layer_instance_norm(X, p)),
+    ("layer_instance_norm", "weight", lambda p: F.layer_instance_norm(X, C, weight=p)),
+    ("layer_instance_norm", "bias", lambda p: F.layer_instance_norm(X, C, bias=p)),
+    ("scale_shift", "mean", lambda p: F.scale_shift(X, mean=p)),
+    ("scale_shift", "scale", lambda p: F.scale_shift(X, scale=p)),
+    ("scale_shift", "shift", lambda p: F.scale_shift(X, shift=p)),
+]
+WRONG_PER_PLANE = [
+    (1.0, TypeError, "expected a tensor, got float"),
+    (INTEGERS, TypeError, "expected float32, float64, bfloat16 or float16, got torch.int64"),
+    (BAD_C, ValueError, "expected shape (3,) or (2, 3), got (4,)"),
+    (BAD_NC, ValueError, "expected shape (3,) or (2, 3), got (3, 3)"),
+    (torch.ones(()), ValueError, "expected shape (3,) or (2, 3), got ()"),
+    (torch.ones(2, 3, 1, 1), ValueError, "expected shape (3,) or (2, 3), got (2, 3, 1, 1)"),
+    (C.to("meta"), ValueError, "expected a tensor on cpu, got one on meta"),
+]
+
+MAPS = [
+    ("instance_norm", "residual", lambda m: F.instance_norm(X, residual=m)),
+    ("conditional_instance_norm", "residual", lambda m: F.conditional_instance_norm(X, TABLE, TABLE, STYLE, residual=m)),
+    ("spatially_adaptive_norm", "gamma", lambda m: F.spatially_adaptive_norm(X, m, X)),
+    ("spatially_adaptive_norm", "beta", lambda m: F.spatially_adaptive_norm(X, X, m)),
+    ("layer_instance_norm", "residual", lambda m: F.layer_instance_norm(X, C, residual=m)),
+    ("scale_shift", "gamma", lambda m: F.scale_shift(X, gamma=m)),
+    ("scale_shift", "residual", lambda m: F.scale_shift(X, residual=m)),
+]
+WRONG_SAME_SHAPE = [
+    ("x", TypeError, "expected a tensor, got str"),
+    (X.int(), TypeError, "expected float32, float64, bfloat16 or float16, got torch.int32"),
+    (X[:1], ValueError, "expected the input's shape (2, 3, 4, 5), got (1, 3, 4, 5)"),
+    (X.to("meta"), ValueError, "expected a tensor on cpu, got one on meta"),
+    (X.double(), TypeError, "expected the input's type torch.float32, got torch.float64"),
+]
+
+DEVIATIONS = [
+    ("instance_stats", "", lambda **settings: F.instance_stats(X, **settings)),
+    ("adain", "", lambda **settings: F.adain(X, X, **settings)),
+    ("adain", "style_", lambda **settings: F.adain(X, X, **{f"style_{name}": value for name, value in settings.items()})),
+    ("spatially_adaptive_norm", "", lambda **settings: F.spatially_adaptive_norm(X, X, X, **settings)),
+    ("layer_instance_norm", "", lambda **settings: F.layer_instance_norm(X, C, **settings)),
+]
+WRONG_DEVIATIONS = [
+    ("eps", -1e-5, "expected a number of at least 0, got -1e-05"),
+    ("eps", float("nan"), "expected a number of at least 0, got nan"),
+    ("correction", 2, "expected 0 (biased) or 1 (unbiased), got 2"),
+    ("correction", -1, "expected 0 (biased) or 1 (unbiased), got -1"),
+]
+
+ACTIVATED = [
+    ("instance_norm", lambda **a: F.instance_norm(X, **a)),
+    ("conditional_instance_norm", lambda **a: F.conditional_instance_norm(X, TABLE, TABLE, STYLE, **a)),
+    ("spatially_adaptive_norm", lambda **a: F.spatially_adaptive_norm(X, X, X, **a)),
+    ("layer_instance_norm", lambda **a: F.layer_instance_norm(X, C, **a)),
+    ("scale_shift", lambda **a: F.scale_shift(X, **a)),
+    ("InstanceNorm1d", lambda **a: nn.InstanceNorm1d(3, **a)),
+    ("InstanceNorm2d", lambda **a: nn.InstanceNorm2d(3, **a)),
+    ("InstanceNorm3d", lambda **a: nn.InstanceNorm3d(3, **a)),
+    ("ConditionalInstanceNorm2d", lambda **a: nn.ConditionalInstanceNorm2d(3, 2, **a)),
+    ("SpatiallyAdaptiveNorm2d", lambda **a: nn.SpatiallyAdaptiveNorm2d(3, 2, **a)),
+    ("LayerInstanceNorm2d", lambda **a: nn.LayerInstanceNorm2d(3, **a)),
+]
+
+
+def assert_refused(call, error, message):
+    with pytest.raises(error, match=f"^{re.escape(message)}$") as caught:
+        call()
+    assert caught.type is error
+
+
+@pytest.mark.parametrize("function", FIRST, ids=lambda function: function.__name__)
+@pytest.mark.parametrize("value, error, message", WRONG_MAPS, ids=lambda value: str(value)[:9])
+def test_a_wrong_map(function, value, error, message):
+    name, call = FIRST[function]
+    assert_refused(lambda: call(value), error, f"{function.__name__}: {name}: {message}")
+
+
+@pytest.mark.parametrize("value, error, message", WRONG_MAPS, ids=lambda value: str(value)[:9])
+def test_a_wrong_style_map(value, error, message):
+    if isinstance(value, list):
+        message = "expected a feature map or a pair (mean, std), got list"
+    assert_refused(lambda: F.adain(X, value), error, f"adain: style: {message}")
+
+
+@pytest.mark.parametrize("function, name, call", PER_PLANE, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize("value, error, message", WRONG_PER_PLANE, ids=lambda value: str(value)[:9])
+def test_a_wrong_parameter(function, name, call, value, error, message):
+    assert_refused(lambda: call(value), error, f"{function}: {name}: {message}")
+
+
+@pytest.mark.parametrize("function, name, call", PER_PLANE, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_right_parameter(function, name, call):
+    for value in (C, NC, C.double(), C.bfloat16(), C.half()):
+        assert call(value).shape == X.shape
+
+
+@pytest.mark.parametrize("function, name, call", MAPS, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize("value, error, message", WRONG_SAME_SHAPE, ids=lambda value: str(value)[:9])
+def test_a_wrong_second_map(function, name, call, value, error, message):
+    assert_refused(lambda: call(value), error, f"{function}: {name}: {message}")
+
+
+@pytest.mark.parametrize("function, whose, call", DEVIATIONS, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize("name, value, message", WRONG_DEVIATIONS, ids=str)
+def test_a_wrong_deviation(function, whose, call, name, value, message):
+    assert_refused(lambda: call(**{name: value}), ValueError, f"{function}: {whose}{name}: {message}")
+
+
+@pytest.mark.parametrize("function, call", ACTIVATED, ids=lambda value: value if isinstance(value, str) else "")
+def test_an_unknown_activation(function, call):
+    message = "activation: expected None or one of none, relu, leaky_relu, silu, gelu, got 'swish'"
+    assert_refused(lambda: call(activation="swish"), ValueError, f"{function}: {message}")
+
+
+def norm(**arguments):
+    return lambda: F.instance_norm(X, **arguments)
+
+
+def conditional(weight=TABLE, bias=TABLE, style=STYLE, **arguments):
+    return lambda: F.conditional_instance_norm(X, weight, bias, style, **arguments)
+
+
+ONE = X[..., :1, :1]
+UNBIASED = "correction: an unbiased variance needs planes of 2 elements or more, got (2, 3, 1, 1)"
+
+OTHERS = [
+    (norm(eps=-1.0), ValueError, "instance_norm: eps: expected a number of at least 0, got -1.0"),
+    (
+        lambda: F.instance_norm(ONE),
+        ValueError,
+        "instance_norm: input: expected more than 1 element in a plane, got (2, 3, 1, 1)",
+    ),
+    (
+        norm(running_mean=C),
+        ValueError,
+        "instance_norm: running_var: expected a tensor of shape (3,), got None",
+    ),
+    (
+        norm(running_var=C),
+        ValueError,
+        "instance_norm: running_mean: expected a tensor of shape (3,), got None",
+    ),
+    (
+        norm(use_input_stats=False),
+        ValueError,
+        "instance_norm: running_mean: expected a tensor of shape (3,), got None",
+    ),
+    (
+        norm(running_mean=BAD_C, running_var=C),
+        ValueError,
+        "instance_norm: running_mean: expected shape (3,), got (4,)",
+    ),
+    (
+        norm(running_mean=C, running_var=NC, use_input_stats=False),
+        ValueError,
+        "instance_norm: running_var: expected shape (3,), got (2, 3)",
+    ),
+    (
+        norm(running_mean=INTEGERS, running_var=C),
+        TypeError,
+        "instance_norm: running_mean: expected float32, float64, bfloat16 or float16, got torch.int64",
+    ),
+    (
+        norm(running_mean=C, running_var=C.to("meta")),
+        ValueError,
+        "instance_norm: running_var: expected a tensor on cpu, got one on meta",
+    ),
+    (lambda: F.instance_stats(ONE, correction=1), ValueError, f"instance_stats: {UNBIASED}"),
+    (lambda: F.adain(ONE, X, correction=1), ValueError, f"adain: {UNBIASED}"),
+    (lambda: F.adain(X, ONE, style_correction=1), ValueError, f"adain: style_{UNBIASED}"),
+    (lambda: F.spatially_adaptive_norm(ONE, ONE, ONE, correction=1), ValueError, f"spatially_adaptive_norm: {UNBIASED}"),
+    (lambda: F.layer_instance_norm(ONE, C, correction=1), ValueError, f"layer_instance_norm: {UNBIASED}"),
+    (
+        lambda: F.instance_stats(X, eps_mode="root"),
+        ValueError,
+        "instance_stats: eps_mode: expected one of var, std, got 'root'",
+    ),
+    (lambda: F.adain(X, X, eps_mode=None), ValueError, "adain: eps_mode: expected one of var, std, got None"),
+    (
+        lambda: F.adain(X, torch.randn(2, 4, 5, 5)),
+        ValueError,
+        "adain: style: expected 3 channels and 2 samples or 1, got (2, 4, 5, 5)",
+    ),
+    (
+        lambda: F.adain(X, torch.randn(3, 3, 5, 5)),
+        ValueError,
+        "adain: style: expected 3 channels and 2 samples or 1, got (3, 3, 5, 5)",
+    ),
+    (lambda: F.adain(X, X.to("meta")), ValueError, "adain: style: expected a tensor on cpu, got one on meta"),
+    (lambda: F.adain(X, (C, C, C)), TypeError, "adain: style: expected a feature map or a pair (mean, std), got tuple"),
+    (lambda: F.adain(X, "van_gogh.jpg"), TypeError, "adain: style: expected a feature map or a pair (mean, std), got str"),
+    (conditional(eps=-1), ValueError, "conditional_instance_norm: eps: expected a number of at least 0, got -1"),
+    (conditional(weight=[1]), TypeError, "conditional_instance_norm: weight: expected a tensor, got list"),
+    (conditional(weight=C), ValueError, "conditional_instance_norm: weight: expected shape (S, 3), got (3,)"),
+    (
+        conditional(weight=torch.ones(4, 2)),
+        ValueError,
+        "conditional_instance_norm: weight: expected shape (S, 3), got (4, 2)",
+    ),
+    (conditional(bias=NC), ValueError, "conditional_instance_norm: bias: expected shape (S, 3), got (2, 3)"),
+    (
+        conditional(bias=TABLE.long()),
+        TypeError,
+        "conditional_instance_norm: bias: expected float32, float64, bfloat16 or float16, got torch.int64",
+    ),
+    (
+        conditional(weight=TABLE.to("meta")),
+        ValueError,
+        "conditional_instance_norm: weight: expected a tensor on cpu, got one on meta",
+    ),
+    (conditional(style=[0, 3]), TypeError, "conditional_instance_norm: style: expected a tensor, got list"),
+    (
+        conditional(style=STYLE.bool()),
+        TypeError,
+        "conditional_instance_norm: style: expected int64 indices, or a floating-point mixture, got torch.bool",
+    ),
+    (
+        conditional(style=torch.tensor(1)),
+        ValueError,
+        "conditional_instance_norm: style: expected an index per sample, (2,), got ()",
+    ),
+    (
+        conditional(style=MIXTURE[:, :3]),
+        ValueError,
+        "conditional_instance_norm: style: expected a mixture (2, 4), got (2, 3)",
+    ),
+    (
+        conditional(style=STYLE.to("meta")),
+        ValueError,
+        "conditional_instance_norm: style: expected a tensor on cpu, got one on meta",
+    ),
+    (
+        conditional(style=torch.tensor([0, 4])),
+        IndexError,
+        "conditional_instance_norm: style: expected indices in 0..3, got [0, 4]",
+    ),
+    (
+        conditional(style=torch.tensor([-1, 0])),
+        IndexError,
+        "conditional_instance_norm: style: expected indices in 0..3, got [-1, 0]",
+    ),
+    (
+        lambda: nn.InstanceNorm2d(3)(X[0, 0]),
+        ValueError,
+        "InstanceNorm2d: input: expected 3 or 4 dimensions, got (4, 5)",
+    ),
+    (
+        lambda: nn.InstanceNorm1d(3)(X),
+        ValueError,
+        "InstanceNorm1d: input: expected 2 or 3 dimensions, got (2, 3, 4, 5)",
+    ),
+    (
+        lambda: nn.InstanceNorm2d(4, affine=True)(X),
+        ValueError,
+        "InstanceNorm2d: input: expected 4 channels, got 3",
+    ),
+]
+
+
+@pytest.mark.parametrize("call, error, message", OTHERS, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_wrong_argument(call, error, message):
+    assert_refused(call, error, message)
+
+
+def test_maps_of_different_types_meet_under_autocast():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert F.instance_norm(X.bfloat16(), residual=X).dtype == torch.bfloat16
+
+
+def test_a_refused_call_changes_nothing():
+    mean, var = torch.zeros(3), torch.ones(3)
+    with pytest.raises(ValueError):
+        F.instance_norm(ONE, mean, var)
+    assert mean.equal(torch.zeros(3)) and var.equal(torch.ones(3))
