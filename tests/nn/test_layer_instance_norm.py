@@ -1,0 +1,76 @@
+"""LayerInstanceNorm2d: U-GAT-IT's LIN and AdaLIN."""
+
+import copy
+
+import pytest
+import torch
+
+from fastnorm import nn
+
+INPUT, RESIDUAL = torch.randn(2, 2, 3, 5, 7, generator=torch.Generator().manual_seed(0)).double()
+
+
+def published(input, rho, gamma, beta, eps=1e-5):
+    """U-GAT-IT's ILN and adaILN: unbiased variances."""
+
+    def normed(dim):
+        mean, var = input.mean(dim, keepdim=True), input.var(dim, keepdim=True)
+        return (input - mean) / (var + eps).sqrt()
+
+    rho = rho.view(1, -1, 1, 1)
+    blended = rho * normed((2, 3)) + (1 - rho) * normed((1, 2, 3))
+    return blended * gamma.view(-1, 3, 1, 1) + beta.view(-1, 3, 1, 1)
+
+
+def randomized(module):
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.rand(parameter.shape, generator=generator))
+    return module.double()
+
+
+def test_lin():
+    module = randomized(nn.LayerInstanceNorm2d(3, eps=1e-3, correction=1))
+    expected = published(INPUT, module.rho, module.weight, module.bias, 1e-3)
+    torch.testing.assert_close(module(INPUT), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_adalin_with_residual_and_activation():
+    module = randomized(nn.LayerInstanceNorm2d(3, affine=False, correction=1, activation="leaky_relu", negative_slope=0.2))
+    gamma, beta = torch.randn(2, 2, 3, generator=torch.Generator().manual_seed(2)).double()
+    expected = torch.nn.functional.leaky_relu(published(INPUT, module.rho, gamma, beta) + RESIDUAL, 0.2)
+    torch.testing.assert_close(module(INPUT, gamma, beta, RESIDUAL), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("rho, kept", [(-0.5, 0.0), (1.5, 1.0)])
+def test_rho_stays_between_layer_and_instance(rho, kept):
+    module = nn.LayerInstanceNorm2d(3, rho=rho).double()
+    expected = nn.LayerInstanceNorm2d(3, rho=kept).double()(INPUT)
+    assert torch.equal(module(INPUT), expected)
+    torch.testing.assert_close(
+        expected,
+        torch.nn.functional.instance_norm(INPUT) if kept else torch.nn.functional.layer_norm(INPUT, INPUT.shape[1:]),
+    )
+
+
+def test_a_style_replaces_the_own_affine_map():
+    module = randomized(nn.LayerInstanceNorm2d(3, correction=1))
+    gamma = torch.full((2, 3), 2.0).double()
+    expected = published(INPUT, module.rho, gamma, module.bias)
+    torch.testing.assert_close(module(INPUT, gamma), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_every_parameter_learns():
+    module = randomized(nn.LayerInstanceNorm2d(3))
+    module(INPUT).square().sum().backward()
+    assert all(parameter.grad.abs().min() > 0 for parameter in module.parameters())
+
+
+def test_state_copy_and_words():
+    module = randomized(nn.LayerInstanceNorm2d(3, rho=0.9, activation="silu"))
+    assert [*module.state_dict()] == ["rho", "weight", "bias"]
+    assert [*nn.LayerInstanceNorm2d(3, affine=False).state_dict()] == ["rho"]
+    assert nn.LayerInstanceNorm2d(3, rho=0.9).rho.tolist() == pytest.approx([0.9] * 3)
+    assert torch.equal(copy.deepcopy(module)(INPUT), module(INPUT))
+    assert repr(module) == "LayerInstanceNorm2d(3, eps=1e-05, affine=True, activation='silu')"
