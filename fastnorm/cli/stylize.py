@@ -38,31 +38,29 @@ def run(args) -> int:
         torch.set_num_threads(args.threads)
     tune_allocator()
 
-    planned = jobs.plan(args.inputs, args.output, keep=args.style.files)
-    failures = Failures(lone=len(planned) == 1)
-    sound = []
-    for job in planned:
-        with failures.of(job):
+    sound, done, failed = [], [], []
+    for job in jobs.plan(args.inputs, args.output, keep=args.style.files):
+        with _told(job, failed):
             jobs.check(job, args.size, device)
             sound.append(job)
 
-    paint = painter(args.style, device, args.alpha, args.preserve_color)
-    done = []
-    with progress.bar("stylize", len(sound)) as advance:
-        for job in sound:
-            with failures.of(job):
-                done.append(_stylize(job, args.size, device, paint))
-            advance()
+    if sound:
+        paint = painter(args.style, device, args.alpha, args.preserve_color)
+        with progress.bar("stylize", len(sound)) as advance:
+            for job in sound:
+                with _told(job, failed):
+                    done.append(_stylize(job, args.size, device, paint))
+                advance()
 
     if args.json:
-        print(json.dumps(_report(args, device, done, failures)))
+        print(json.dumps(_report(args, device, done, failed)))
     else:
         for picture in done:
             print("{output}: {width}x{height}, {seconds:.2f} s".format(**picture))
-    return 2 if failures else 0
+    return 2 if failed else 0
 
 
-def _report(args, device, done, failures):
+def _report(args, device, done, failed):
     return {
         "style": args.style.describe(),
         "alpha": args.alpha,
@@ -71,26 +69,18 @@ def _report(args, device, done, failures):
         "threads": torch.get_num_threads(),
         "backend": backends.which("instance_norm", device),
         "pictures": done,
-        "failed": failures,
+        "failed": failed,
     }
 
 
-class Failures(list):
-    """The pictures that could not be done. A lone one ends the command; of several, the rest go on."""
-
-    def __init__(self, lone: bool):
-        super().__init__()
-        self._lone = lone
-
-    @contextlib.contextmanager
-    def of(self, job):
-        try:
-            yield
-        except UserError as error:
-            if self._lone:
-                raise
-            complain(error)
-            self.append({"input": str(job.source), "error": str(error)})
+@contextlib.contextmanager
+def _told(job, failed):
+    """What is wrong with one picture is told and noted in `failed`; the others go on."""
+    try:
+        yield
+    except UserError as error:
+        complain(error)
+        failed.append({"input": str(job.source), "error": str(error)})
 
 
 def painter(chosen, device: str, alpha: float = 1.0, preserve_color: bool = False):

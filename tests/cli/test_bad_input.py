@@ -197,7 +197,7 @@ def test_output_in_a_format_that_is_not_written(refused, photo, tmp_path, name):
 
 def test_output_that_is_a_folder(refused, photo, tmp_path):
     (tmp_path / "out" / "photo.png").mkdir(parents=True)
-    refused(photo(), output=tmp_path / "out", said=["photo.png cannot be written", "folder"])
+    refused(photo(), output=tmp_path / "out", said=["photo.png cannot be written: it is a folder"])
 
 
 def test_several_pictures_into_one_file(refused, photo, tmp_path):
@@ -308,12 +308,13 @@ def test_a_broken_picture_among_others(stylize, photo, tmp_path):
     assert out.count("\n") == 2
 
 
-def test_only_broken_pictures(stylize, tmp_path):
+def test_only_broken_pictures(stylize, negative, tmp_path):
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_text("no picture")
     code, out, err = stylize(tmp_path / "a.png", tmp_path / "b.png", "--style", 7, "-o", tmp_path / "out")
     assert (code, out, err.count("\n")) == (2, "", 2)
     assert not (tmp_path / "out").exists()
+    assert negative.loaded == []
 
 
 def test_folder_that_cannot_be_listed(refused, tmp_path, monkeypatch):

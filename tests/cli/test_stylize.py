@@ -200,6 +200,13 @@ def test_json_of_a_painting(stylize, photo, tmp_path):
     assert json.loads(out)["style"] == {"system": "ghiasi", "painting": str(painting)}
 
 
+def test_json_where_nothing_could_be_done(stylize, tmp_path):
+    code, out, err = stylize(tmp_path / "nowhere.png", "--style", 7, "-o", tmp_path / "out.png", "--json")
+    found = json.loads(out)
+    assert (code, found["pictures"]) == (2, [])
+    assert err == f"fastnorm: {found['failed'][0]['error']}\n"
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True
