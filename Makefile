@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 SOURCES := setup.py pyproject.toml $(wildcard csrc/*.cpp csrc/*/*)
 
-STYLES := 5 18 examples/glass.jpg
+STYLES := 5 examples/brush.jpg examples/glass.jpg
 DEMO := examples/out
 
 .PHONY: help demo test test-all bench gpu-check clean
