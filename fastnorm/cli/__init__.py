@@ -14,6 +14,8 @@ from .errors import UserError, complain
 
 COMMANDS = {
     "stylize": "paint pictures in another style",
+    "info": "versions, the machine, and what runs each operator on it",
+    "bench": "measure the operators against torch and published code",
 }
 
 INTERRUPTED = 130  # What a shell reports for a program ended by Ctrl-C,

@@ -1,0 +1,160 @@
+"""One call of an operator, and everybody who can answer it: fastnorm, its rivals, and the copy that sets the pace."""
+
+import importlib
+import itertools
+import math
+from dataclasses import dataclass
+
+import torch
+
+from fastnorm import functional
+from fastnorm.ops._operator import Operator
+
+from .clock import Contender
+
+FASTNORM = "fastnorm"
+RIVALS = ("eager", "idiom", "compile")
+LAYOUTS = ("nchw", "channels_last")
+
+MOST_COPIES = 256  # Of a map so small that there the cache does not matter.
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def layouts_of(shape: tuple[int, ...]) -> tuple[str, ...]:
+    """channels_last exists for maps of two and three spatial dimensions."""
+    return LAYOUTS if len(shape) in _CHANNELS_LAST else LAYOUTS[:1]
+
+
+@dataclass(frozen=True)
+class Case:
+    """An operator, forward or backward, on maps of one shape (N, C, *), type and device."""
+
+    operator: Operator
+    backward: bool
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def direction(self) -> str:
+        return "backward" if self.backward else "forward"
+
+    @property
+    def copy_bytes(self) -> int:
+        """What copying one map reads and writes."""
+        return 2 * math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def bytes(self) -> float:
+        """What the operator must at least read and write."""
+        return self.operator.bytes(torch.empty(self.shape, dtype=self.dtype, device="meta"), self.backward)
+
+
+class Stage:
+    """The tensors of a case, its answer in float64, and the contenders that work on them.
+
+    Each layout holds the same numbers.
+    """
+
+    def __init__(self, case: Case):
+        self.case = case
+        self._room = importlib.import_module(f"fastnorm.benchmarks.{case.operator.name}")
+        self._sets = {}
+        generator = torch.Generator(case.device).manual_seed(0)
+
+        def make(*shape):
+            return torch.randn(shape, generator=generator, device=case.device).to(case.dtype)
+
+        self._arguments = self._room.arguments(make, case.shape)
+        exact = {name: _double(value) for name, value in self._arguments.items()}
+        with torch.set_grad_enabled(case.backward):
+            exact = _leaves(exact) if case.backward else exact
+            outputs = _call(case.operator.reference, exact)
+        self._gradients = [make(*output.shape) for output in outputs] if case.backward else []
+        self.expected = _differentiate(outputs, exact, self._gradients) if case.backward else outputs
+
+    def copy(self) -> Contender:
+        """`out.copy_(x)` on CPU, `clone()` on a GPU: a map read and a map written."""
+        input = next(value for value in self._arguments.values() if value.shape == self.case.shape)
+        turn = itertools.cycle([input.clone() for _ in range(self._copies())])
+        copy = torch.clone if self.case.device.type == "cuda" else torch.empty_like(input).copy_
+        return Contender(lambda: next(turn), copy)
+
+    def contender(self, name: str, layout: str) -> Contender:
+        function = self._function(name)
+        sets = self._arguments_in(layout)
+        turn = itertools.cycle(sets)
+        if not self.case.backward:
+            return Contender(lambda: next(turn), lambda arguments: _call(function, arguments))
+
+        # A gradient comes in the type and layout of the output.
+        outputs = _call(function, sets[0])
+        gradients = itertools.cycle(
+            [[torch.empty_like(o).copy_(g) for o, g in zip(outputs, self._gradients)] for _ in sets]
+        )
+
+        def prepare():
+            arguments = next(turn)
+            return _call(function, arguments), arguments, next(gradients)
+
+        return Contender(prepare, lambda prepared: _differentiate(*prepared))
+
+    def _function(self, name):
+        if name == FASTNORM:
+            return getattr(functional, self.case.operator.name)
+        if name == "compile":
+            return torch.compile(self._room.idiom, fullgraph=True, dynamic=False)
+        return getattr(self._room, name)
+
+    def _arguments_in(self, layout):
+        """Copies of the arguments, to be taken in turn."""
+        if layout not in self._sets:
+            arguments = {name: _in_layout(value, layout) for name, value in self._arguments.items()}
+            copies = [{name: value.clone() for name, value in arguments.items()} for _ in range(self._copies())]
+            self._sets[layout] = [_leaves(copy) for copy in copies] if self.case.backward else copies
+        return self._sets[layout]
+
+    def _copies(self):
+        """Enough on a GPU that no call finds its input in the cache; on CPU a layer's input often is there."""
+        if self.case.device.type != "cuda":
+            return 1
+        cache = torch.cuda.get_device_properties(self.case.device).L2_cache_size
+        return max(1, min(MOST_COPIES, math.ceil(3 * cache / (self.case.copy_bytes / 2))))
+
+
+def error(results, expected) -> float:
+    """The largest difference over the largest number expected, of each tensor; the worst of them. NaN is infinite."""
+    return max(_error(result, exact) for result, exact in zip(results, expected, strict=True))
+
+
+def _error(result, exact):
+    if result.shape != exact.shape:
+        return math.inf
+    largest = exact.abs().max().item()
+    difference = (result.double() - exact).abs().max().item()
+    return math.inf if math.isnan(difference) else difference / (largest or 1.0)
+
+
+def _call(function, arguments):
+    output = function(**arguments)
+    return output if isinstance(output, tuple) else (output,)
+
+
+def _differentiate(outputs, arguments, gradients):
+    """The gradients of all arguments that have one."""
+    inputs = [value for value in arguments.values() if value.requires_grad]
+    return torch.autograd.grad(outputs, inputs, [g.to(o.dtype) for o, g in zip(outputs, gradients)])
+
+
+def _double(value):
+    return value.double() if value.is_floating_point() else value
+
+
+def _leaves(arguments):
+    return {name: value.detach().requires_grad_(value.is_floating_point()) for name, value in arguments.items()}
+
+
+def _in_layout(value, layout):
+    channels_last = _CHANNELS_LAST.get(value.dim()) if layout == "channels_last" else None
+    return value if channels_last is None else value.contiguous(memory_format=channels_last)
