@@ -38,6 +38,7 @@ CXX_FLAGS = (
 )
 
 CUDA_KERNELS = ("instance_stats", "scale_shift", "instance_norm")
+CUDA_BINDINGS = ("cuda", "current_stream")
 CUDA_TARGETS = ("80", "90", "100", "120")
 
 
@@ -137,7 +138,28 @@ def nvcc() -> str | None:
 
 
 def build_cuda(folder: Path, output: Path) -> None:
-    pass
+    """Builds beside a CPU-only torch too: torch's CUDA library is asked for the stream when the kernels run."""
+    cxx = os.environ.get("CXX", "c++")
+    torch_flags, torch_lib = _torch()
+    home = Path(nvcc()).resolve().parents[1]
+    codes = [f"-gencode arch=compute_{target},code=sm_{target}" for target in CUDA_TARGETS]
+    newest = f"-gencode arch=compute_{CUDA_TARGETS[-1]},code=compute_{CUDA_TARGETS[-1]}"
+    nvcc_flags = f"-std=c++17 -O3 --threads 2 -Xcompiler -fPIC,-fvisibility=hidden {' '.join(codes)} {newest}"
+
+    ninja = Ninja(folder)
+    objects = []
+    for kernel in CUDA_KERNELS:
+        path = CSRC / "cuda" / f"{kernel}.cu"
+        command = f"{nvcc()} {nvcc_flags} -c {path} -o {kernel}.o"
+        objects.append(ninja.add("compile", f"{kernel}.o", [path], f"nvcc {kernel}", command))
+    for binding in CUDA_BINDINGS:
+        path = CSRC / "bindings" / f"{binding}.cpp"
+        command = f"{cxx} {CXX_FLAGS} {torch_flags} -DUSE_CUDA -isystem {home}/include -c {path} -o {binding}.o"
+        objects.append(ninja.add("compile", f"{binding}.o", [path], f"c++ {binding}", command))
+    libraries = f"-L{torch_lib} -ltorch_cpu -L{home}/lib64 -lcudart_static -ldl -lrt -lpthread"
+    command = f"{cxx} -shared {' '.join(objects)} {libraries} -o {output}"
+    ninja.add("run", str(output), objects, f"link {output.name}", command)
+    ninja.run()
 
 
 setup(cmdclass={"build_ext": BuildExtension}, ext_modules=[Extension("fastnorm._C", sources=[], optional=False)])
