@@ -31,9 +31,11 @@ def reference(input, eps=1e-5, correction=0, eps_mode="var"):
 
 def formula(input, eps, correction, eps_on_std):
     planes = widen(input).flatten(2)
-    mean = planes.mean(2)
-    var = (planes - mean.unsqueeze(2)).square().sum(2) / (planes.shape[2] - correction)
-    return mean, 1 / (var.sqrt() + eps) if eps_on_std else (var + eps).rsqrt()
+    mean = planes.mean(2, keepdim=True)
+    # Far from zero a mean is off by a few last places, which what the deviations from it sum to puts right.
+    mean = mean + (planes - mean).mean(2, keepdim=True)
+    var = (planes - mean).square().sum(2) / (planes.shape[2] - correction)
+    return mean.squeeze(2), 1 / (var.sqrt() + eps) if eps_on_std else (var + eps).rsqrt()
 
 
 def _definition(input, eps, correction, eps_on_std):
