@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from calls import DEVICE, backend, cotangents, differentiate, every_call, leaves, run, tensors
+from calls import DEVICE, backend, cotangents, differentiate, every_call, every_dtype, leaves, run, tensors
 from layouts import channels_last, channels_last_cropped, contiguous, every_other
 from torch.profiler import ProfilerActivity, profile
 
@@ -12,12 +12,15 @@ every_layout = pytest.mark.parametrize("layout", [contiguous, channels_last], id
 @pytest.mark.parametrize(
     "layout", [contiguous, channels_last, every_other, channels_last_cropped], ids=lambda layout: layout.__name__
 )
+@every_dtype
 @every_call
-def test_no_argument_is_modified(call, layout):
-    sample = call.sample().map(layout)
+def test_no_argument_is_modified(call, dtype, layout):
+    sample = call.sample(dtype=dtype).map(layout)
     before = [tensor.clone() for tensor in tensors(sample)]
     given = cotangents(run(call.operator.reference, sample), layout)
     given_before = [gradient.clone() for gradient in given]
+    with torch.no_grad():
+        run(call.operator.run, sample)
     differentiate(call.operator.run, sample, given)
     assert all(map(torch.equal, tensors(sample) + given, before + given_before))
 
