@@ -10,6 +10,23 @@ namespace fastnorm::FASTNORM_ISA {
 // Chosen inside the loop, for each vector: a branch that never changes costs less than a loop for each activation weighs.
 enum Code { none, relu, leaky_relu, silu, gelu };
 
+// The two that are linear on either side of 0, without a branch: they are in most layers.
+template <class W>
+class Rectifier {
+ public:
+  explicit Rectifier(const Activation& activation)
+      : slope_(broadcast(activation.code == relu ? W(0) : static_cast<W>(activation.slope))),
+        kept_(activation.code == relu ? Mask<W>{} : ~Mask<W>{}) {}
+
+  // relu(-inf) is 0, and not 0 * -inf.
+  Vector<W> value(Vector<W> x) const { return x < 0 ? as<Vector<W>>(as<Mask<W>>(x * slope_) & kept_) : x; }
+  Vector<W> derivative(Vector<W> x) const { return x > 0 ? broadcast(W(1)) : slope_; }
+
+ private:
+  Vector<W> slope_;
+  Mask<W> kept_;
+};
+
 template <class W>
 inline Vector<W> activate(Vector<W> x, int code, W slope) {
   switch (code) {

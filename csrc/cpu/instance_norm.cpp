@@ -30,7 +30,7 @@ void instance_norm(const InstanceNorm& call, const Threads& threads) {
       static_cast<W*>(call.rstd)[plane] = static_cast<W>(rstd);
     };
     const Output<T> output(call.output, call.planes);
-    const auto apply_run = [&](int64_t offset, int64_t n, const auto& c) { apply(forward, output, offset, n, c); };
+    const auto apply_run = [&](const Run& run, const auto& c) { apply(forward, output, run, c); };
     sweep<T>(call.planes, threads, coefs, Moments<T>{forward.input}, finish, apply_run);
   });
 }
@@ -60,9 +60,7 @@ void instance_norm_backward(const InstanceNormBackward& call, const Threads& thr
     };
     const T* grad = static_cast<const T*>(call.grad);
     const Gradients<T> gradients(call.grad_input, call.grad_gamma, call.grad_residual);
-    const auto apply_run = [&](int64_t offset, int64_t n, const auto& c) {
-      apply_backward(forward, grad, gradients, offset, n, c);
-    };
+    const auto apply_run = [&](const Run& run, const auto& c) { apply_backward(forward, grad, gradients, run, c); };
     const GradientSums<std::decay_t<decltype(forward)>> sums{forward, grad};
     sweep<T>(call.planes, threads, coefs, sums, finish, apply_run);
   });

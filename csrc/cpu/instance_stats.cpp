@@ -14,7 +14,7 @@ void instance_stats(const InstanceStats& call, const Threads& threads) {
       static_cast<W*>(call.rstd)[plane] = static_cast<W>(rstd_of(moments, call.rule, call.planes.size));
     };
     const CoefficientBuffer<W> unused(call.planes);
-    const auto nothing = [](int64_t, int64_t, const auto&) {};
+    const auto nothing = [](const Run&, const auto&) {};
     const Moments<T> moments{static_cast<const T*>(call.input)};
     sweep<T>(call.planes, threads, unused.get(), moments, finish, nothing, true, false);
   });

@@ -59,7 +59,8 @@ inline void for_each_group(int64_t count, const Body& body) {
 }
 
 // Mean and sum of squared deviations. A chunk is read twice, the second time from cache, around its own rounded mean: no
-// difference of large numbers is taken, and the rounding of the mean is put right by the deviations' own sum.
+// difference of large numbers is taken, and the rounding of the mean is put right by the deviations' own sum. Meanwhile the
+// chunk behind it comes in.
 template <class T>
 struct Moments {
   using W = Wide<T>;
@@ -73,7 +74,7 @@ struct Moments {
     int64_t i = 0;
     for (; i + accumulators * lanes<W> <= n; i += accumulators * lanes<W>)
       unrolled<accumulators>([&](int a) { sums[a] += load(x + i + a * lanes<W>); });
-    for_each_vector<W>(n - i, [&](int64_t j, auto count) { sums[0] += load(x + i + j, count); });
+    for_each_vector<W>(i, n, [&](int64_t j, auto count) { sums[0] += load(x + j, count); });
     const W center = static_cast<W>(total(sums) / n);
 
     Vector<W> deviations[accumulators] = {}, squares[accumulators] = {};
@@ -82,9 +83,12 @@ struct Moments {
       squares[a] += d * d;
     };
     for (i = 0; i + accumulators * lanes<W> <= n; i += accumulators * lanes<W>)
-      unrolled<accumulators>([&](int a) { add(a, load(x + i + a * lanes<W>) - center); });
+      unrolled<accumulators>([&](int a) {
+        prefetch(x + n + i + a * lanes<W>);
+        add(a, load(x + i + a * lanes<W>) - center);
+      });
     for_each_vector<W>(
-        n - i, [&](int64_t j, auto count) { add(0, keep<W>(load(x + i + j, count) - center, count)); });
+        i, n, [&](int64_t j, auto count) { add(0, keep<W>(load(x + j, count) - center, count)); });
     return moments<double>(center, total(deviations), total(squares), n);
   }
 
@@ -93,7 +97,7 @@ struct Moments {
     const T* x = input + offset;
     for (int64_t i = 0; i < 3 * length; ++i) result[i] = 0;
     for_each_group(count, [&](int64_t row, auto group) {
-      for_each_vector<W>(length, [&](int64_t i, auto part) {
+      for_each_vector<W>(0, length, [&](int64_t i, auto part) {
         Vector<W> sum = load(center + i, part);
         unrolled<group>([&](int r) { sum += load(x + (row + r) * length + i, part); });
         store(center + i, sum, part);
@@ -101,10 +105,11 @@ struct Moments {
     });
     for (int64_t i = 0; i < length; ++i) center[i] /= static_cast<W>(count);
     for_each_group(count, [&](int64_t row, auto group) {
-      for_each_vector<W>(length, [&](int64_t i, auto part) {
+      for_each_vector<W>(0, length, [&](int64_t i, auto part) {
         const Vector<W> mean = load(center + i, part);
         Vector<W> sum = load(deviations + i, part), square_sum = load(squares + i, part);
         unrolled<group>([&](int r) {
+          prefetch(x + (count + row + r) * length + i);
           const Vector<W> d = load(x + (row + r) * length + i, part) - mean;
           sum += d;
           square_sum += d * d;
@@ -155,28 +160,26 @@ struct GradientSums {
 
   Sums<double> span(int64_t offset, int64_t n, const Coefficients<W>& coefficients) const {
     const OnePlane<W> coefs(coefficients);
-    const Forward here = forward + offset;
-    const T* g = grad + offset;
+    const Forward way = forward;
     Vector<W> firsts[accumulators] = {}, seconds[accumulators] = {};
     int64_t i = 0;
     for (; i + accumulators * lanes<W> <= n; i += accumulators * lanes<W>)
       unrolled<accumulators>(
-          [&](int a) { add(here, g, i + a * lanes<W>, Whole{}, coefs, firsts[a], seconds[a]); });
-    const Forward rest = here + i;
+          [&](int a) { add(way, offset, i + a * lanes<W>, Whole{}, coefs, firsts[a], seconds[a]); });
     for_each_vector<W>(
-        n - i, [&](int64_t j, auto count) { add(rest, g + i, j, count, coefs, firsts[0], seconds[0]); });
+        i, n, [&](int64_t j, auto count) { add(way, offset, j, count, coefs, firsts[0], seconds[0]); });
     return {Moments<T>::total(firsts), Moments<T>::total(seconds)};
   }
 
   void rows(int64_t offset, int64_t count, int64_t length, const Coefficients<W>& coefficients, W* result) const {
     const ManyChannels<W> coefs{coefficients};
+    const Forward way = forward;
     for (int64_t i = 0; i < 2 * length; ++i) result[i] = 0;
     for_each_group(count, [&](int64_t row, auto group) {
-      for_each_vector<W>(length, [&](int64_t i, auto part) {
+      for_each_vector<W>(0, length, [&](int64_t i, auto part) {
         Vector<W> first = load(result + i, part), second = load(result + length + i, part);
         unrolled<group>([&](int r) {
-          const int64_t start = offset + (row + r) * length;
-          add(forward + start, grad + start, i, part, coefs, first, second);
+          add(way, offset + (row + r) * length, i, part, coefs, first, second);
         });
         store(result + i, first, part);
         store(result + length + i, second, part);
@@ -196,12 +199,12 @@ struct GradientSums {
 
  private:
   template <class Count, class Coefs>
-  static inline void add(
-      const Forward& forward, const T* grad, int64_t i, Count count, const Coefs& coefs, Vector<W>& first,
-      Vector<W>& second) {
-    const Point<W> point = forward.at(i, count, coefs);
-    Vector<W> g = forward.through_activation(load(grad + i, count), point);
-    g = forward.through_gamma(g, point);
+  void add(
+      const Forward& way, int64_t offset, int64_t i, Count count, const Coefs& coefs, Vector<W>& first,
+      Vector<W>& second) const {
+    const Point<W> point = way.at(offset, i, count, coefs);
+    Vector<W> g = way.through_activation(load(grad + offset + i, count), point);
+    g = way.through_gamma(g, point);
     first += keep<W>(g * point.centred, count);
     second += keep<W>(g, count);
   }

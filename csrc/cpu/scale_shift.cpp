@@ -31,7 +31,7 @@ void scale_shift(const ScaleShift& call, const Threads& threads) {
     const Coefficients<Wide<T>> coefs = buffer.get();
     fill(coefs, call.planes, call.mean, call.scale, call.shift);
     const Output<T> output(call.output, call.planes);
-    const auto apply_run = [&](int64_t offset, int64_t n, const auto& c) { apply(forward, output, offset, n, c); };
+    const auto apply_run = [&](const Run& run, const auto& c) { apply(forward, output, run, c); };
     const auto nothing = [](int64_t, const Sums<double>&) {};
     sweep<T>(call.planes, threads, coefs, NoReduction<T>{}, nothing, apply_run, false, true);
   });
@@ -54,9 +54,7 @@ void scale_shift_backward(const ScaleShiftBackward& call, const Threads& threads
       static_cast<W*>(call.grad_scale)[plane] = static_cast<W>(total.first);
       static_cast<W*>(call.grad_shift)[plane] = static_cast<W>(total.second);
     };
-    const auto apply_run = [&](int64_t offset, int64_t n, const auto& c) {
-      apply_backward(forward, grad, gradients, offset, n, c);
-    };
+    const auto apply_run = [&](const Run& run, const auto& c) { apply_backward(forward, grad, gradients, run, c); };
     const GradientSums<std::decay_t<decltype(forward)>> sums{forward, grad};
     sweep<T>(call.planes, threads, coefs, sums, finish, apply_run, call.grad_scale != nullptr, gradients.wanted());
   });

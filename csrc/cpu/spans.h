@@ -68,8 +68,11 @@ struct Point {
   Vector<W> centred, affine, one_plus_gamma, before;
 };
 
-// What an element meets on its way forward. `plain`: an affine map and nothing else, known when the loop is compiled.
-template <class T_, bool plain>
+// What a loop is compiled for: an affine map and nothing else, one and a rectifier, or anything.
+enum class Way { affine, rectified, general };
+
+// What an element meets on its way forward.
+template <class T_, Way way>
 struct Forward {
   using T = T_;
   using W = Wide<T>;
@@ -77,50 +80,46 @@ struct Forward {
   const T *input, *gamma, *residual;
   int code;
   W slope;
+  Rectifier<W> rectifier;
 
   Forward(const void* input, const Maps& maps, const Activation& activation)
       : input(static_cast<const T*>(input)),
         gamma(static_cast<const T*>(maps.gamma)),
         residual(static_cast<const T*>(maps.residual)),
         code(activation.code),
-        slope(static_cast<W>(activation.slope)) {}
+        slope(static_cast<W>(activation.slope)),
+        rectifier(activation) {}
 
-  Forward operator+(int64_t offset) const {
-    Forward moved = *this;
-    moved.input += offset;
-    if (gamma) moved.gamma += offset;
-    if (residual) moved.residual += offset;
-    return moved;
-  }
-
+  // A position i and its maps; `offset` moves all of them.
   template <class Coefs, class Count>
-  Point<W> at(int64_t i, Count count, const Coefs& coefs) const {
+  Point<W> at(int64_t offset, int64_t i, Count count, const Coefs& coefs) const {
     Point<W> point;
-    point.centred = load(input + i, count) - coefs.center(i);
+    point.centred = load(input + offset + i, count) - coefs.center(i);
     point.affine = point.before = point.centred * coefs.scale(i) + coefs.shift(i);
-    if constexpr (!plain) {
+    if constexpr (way == Way::general) {
       if (gamma) {
-        point.one_plus_gamma = load(gamma + i, count) + 1;
+        point.one_plus_gamma = load(gamma + offset + i, count) + 1;
         point.before = point.affine * point.one_plus_gamma;
       }
-      if (residual) point.before += load(residual + i, count);
+      if (residual) point.before += load(residual + offset + i, count);
     }
     return point;
   }
 
   Vector<W> activated(const Point<W>& point) const {
-    if constexpr (plain) return point.before;
+    if constexpr (way == Way::affine) return point.before;
+    if constexpr (way == Way::rectified) return rectifier.value(point.before);
     return activate(point.before, code, slope);
   }
 
   // A gradient of the output, on its way back to before the activation, and on to the affine map's output.
   Vector<W> through_activation(Vector<W> grad, const Point<W>& point) const {
-    if (plain || code == none) return grad;
-    return grad * derivative(point.before, code, slope);
+    if constexpr (way == Way::affine) return grad;
+    if constexpr (way == Way::rectified) return grad * rectifier.derivative(point.before);
+    return code == none ? grad : grad * derivative(point.before, code, slope);
   }
   Vector<W> through_gamma(Vector<W> grad, const Point<W>& point) const {
-    if (plain || !gamma) return grad;
-    return grad * point.one_plus_gamma;
+    return way == Way::general && gamma ? grad * point.one_plus_gamma : grad;
   }
 };
 
@@ -135,21 +134,28 @@ struct Output {
         past_caches(planes.samples * planes.channels * planes.size * int64_t(sizeof(T)) >= streamed_bytes) {}
 };
 
+// A run of n elements. Meanwhile the elements `ahead`, which the thread will reduce next, come in: reading them then
+// overlaps with writing these.
+struct Run {
+  int64_t offset, n, ahead;
+};
+
 template <class Forward, class Coefs, class T = typename Forward::T>
-inline void apply(const Forward& forward, const Output<T>& output, int64_t offset, int64_t n, const Coefs& coefs) {
-  const Forward here = forward + offset;
+inline void apply(const Forward& forward_, const Output<T>& output, const Run& run, const Coefs& coefs) {
+  const auto [offset, n, ahead] = run;
+  const Forward forward = forward_;  // a copy that no store can reach: its members stay in registers
   T* out = output.data + offset;
-  if (output.past_caches && is_aligned(out)) {
-    const int64_t whole = n / lanes<Wide<T>> * lanes<Wide<T>>;
-    for (int64_t i = 0; i < whole; i += lanes<Wide<T>>) stream(out + i, here.activated(here.at(i, Whole{}, coefs)));
-    if (whole < n) {
-      const int rest = static_cast<int>(n - whole);
-      store(out + whole, here.activated(here.at(whole, rest, coefs)), rest);
+  const T* next = forward.input + offset + ahead;
+  int64_t i = 0;
+  if (output.past_caches && is_aligned(out))
+    for (; i + lanes<Wide<T>> <= n; i += lanes<Wide<T>>) {
+      prefetch(next + i);
+      stream(out + i, forward.activated(forward.at(offset, i, Whole{}, coefs)));
     }
-  } else {
-    for_each_vector<Wide<T>>(
-        n, [&](int64_t i, auto count) { store(out + i, here.activated(here.at(i, count, coefs)), count); });
-  }
+  for_each_vector<Wide<T>>(i, n, [&, offset = offset](int64_t j, auto count) {
+    prefetch(next + j);
+    store(out + j, forward.activated(forward.at(offset, j, count, coefs)), count);
+  });
 }
 
 template <class T>
@@ -164,16 +170,20 @@ struct Gradients {
 
 template <class Forward, class Coefs, class T = typename Forward::T>
 inline void apply_backward(
-    const Forward& forward, const T* grad, const Gradients<T>& gradients, int64_t offset, int64_t n, const Coefs& coefs) {
+    const Forward& forward_, const T* grad, const Gradients<T>& gradients_, const Run& run, const Coefs& coefs) {
   using W = Wide<T>;
-  const Forward here = forward + offset;
-  grad += offset;
-  for_each_vector<W>(n, [&](int64_t i, auto count) {
-    const Point<W> point = here.at(i, count, coefs);
-    Vector<W> g = here.through_activation(load(grad + i, count), point);
+  const auto [offset, n, ahead] = run;
+  const Forward forward = forward_;
+  const Gradients<T> gradients = gradients_;
+  const T *next_input = forward.input + offset + ahead, *next_grad = grad + offset + ahead;
+  for_each_vector<W>(0, n, [&, offset = offset](int64_t i, auto count) {
+    prefetch(next_input + i);
+    prefetch(next_grad + i);
+    const Point<W> point = forward.at(offset, i, count, coefs);
+    Vector<W> g = forward.through_activation(load(grad + offset + i, count), point);
     if (gradients.residual) store(gradients.residual + offset + i, g, count);
     if (gradients.gamma) store(gradients.gamma + offset + i, g * point.affine, count);
-    g = here.through_gamma(g, point);
+    g = forward.through_gamma(g, point);
     if (gradients.input)
       store(
           gradients.input + offset + i,
@@ -181,17 +191,19 @@ inline void apply_backward(
   });
 }
 
-// body(Forward) with the element type, and whether it is plain, known at compile time.
+// body(Forward) with the element type, and the way, known at compile time.
 template <class Body>
 inline void with_forward(
     Element element, const void* input, const Maps& maps, const Activation& activation, const Body& body) {
-  const bool plain = !maps.gamma && !maps.residual && activation.code == none;
+  const bool alone = !maps.gamma && !maps.residual;
   with_element(element, [&](auto example) {
     using T = decltype(example);
-    if (plain)
-      body(Forward<T, true>(input, maps, activation));
+    if (alone && activation.code == none)
+      body(Forward<T, Way::affine>(input, maps, activation));
+    else if (alone && (activation.code == relu || activation.code == leaky_relu))
+      body(Forward<T, Way::rectified>(input, maps, activation));
     else
-      body(Forward<T, false>(input, maps, activation));
+      body(Forward<T, Way::general>(input, maps, activation));
   });
 }
 

@@ -74,7 +74,7 @@ struct NoReduction {
   }
 };
 
-// finish(plane, sums) turns a plane's two sums into its coefficients; apply(offset, n, coefs) writes a run of elements.
+// finish(plane, sums) turns a plane's two sums into its coefficients; apply(run, coefs) writes a run of elements.
 template <class T, class Reduction, class Finish, class Apply>
 class Sweep {
   using W = Wide<T>;
@@ -134,8 +134,10 @@ class Sweep {
     }
     if (applies_) {
       const OnePlane<W> coefs(coefficients_ + plane);
+      // One thread goes on to the next plane; several go on to the next chunks of this one.
+      const int64_t ahead = reduces_ && threads.count == 1 ? planes_.size : 0;
       parallel(threads, chunks, chunk_size, [&](int64_t chunk) {
-        apply_(start + chunk * chunk_size, size_of(chunk), coefs);
+        apply_(Run{start + chunk * chunk_size, size_of(chunk), ahead}, coefs);
         fence();
       });
     }
@@ -196,7 +198,7 @@ class Sweep {
       const int64_t blocks = ceil_div(planes_.channels, channel_block);
       parallel(threads, blocks, segments * channel_block, [&](int64_t block) {
         const int64_t first = block * channel_block;
-        for_each_vector<double>(smaller(channel_block, planes_.channels - first), [&](int64_t i, auto count) {
+        for_each_vector<double>(0, smaller(channel_block, planes_.channels - first), [&](int64_t i, auto count) {
           const Sums<Doubles> sums = partial.total(first + i, count);
           for (int lane = 0; lane < number_of<double>(count); ++lane)
             finish_(first_plane + first + i + lane, Sums<double>{sums.first[lane], sums.second[lane]});
@@ -207,10 +209,10 @@ class Sweep {
       const ManyChannels<W> coefs{repeat(first_plane, rows, repeated.get())};
       parallel(threads, chunks, row_chunk_size, [&](int64_t chunk) {
         const int64_t offset = start + chunk * per_chunk * rows.length;
-        for (int64_t row = 0; row < rows_of(chunk); ++row) apply_(offset + row * rows.length, rows.length, coefs);
+        for (int64_t row = 0; row < rows_of(chunk); ++row) apply_(Run{offset + row * rows.length, rows.length, 0}, coefs);
         fence();
       });
-      if (rows.left_over) apply_(start + rows.count * rows.length, rows.left_over * planes_.channels, coefs);
+      if (rows.left_over) apply_(Run{start + rows.count * rows.length, rows.left_over * planes_.channels, 0}, coefs);
     }
   }
 
@@ -231,7 +233,7 @@ class Sweep {
       double *first = sums_.get() + 2 * segment * channels_, *second = first + channels_;
       double& count = counts_.get()[segment];
       for (int64_t start = 0; start < length; start += channels_, count += rows)
-        for_each_vector<double>(channels_, [&](int64_t c, auto part) {
+        for_each_vector<double>(0, channels_, [&](int64_t c, auto part) {
           const Sums<Doubles> before{load(first + c, part), load(second + c, part)};
           const Sums<Doubles> more = Reduction::from_rows(result, length, start + c, part, rows);
           const Sums<Doubles> after = Reduction::merge(before, count, more, rows);

@@ -224,6 +224,9 @@ inline void store(T* p, V v, Whole) {
   store(p, v);
 }
 
+// Asks for the line at p, which may lie anywhere, to be brought to L2.
+inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+
 // The first `count` elements of a vector, 0 behind them.
 template <class T>
 inline auto load(const T* p, int count) {
@@ -239,10 +242,10 @@ inline void store(T* p, V v, int count) {
   __builtin_memcpy(p, part, count * sizeof(T));
 }
 
-// Calls body(i, Whole) for each vector in 0..n, body(i, count) for what is left.
+// Calls body(i, Whole) for each vector in first..n, body(i, count) for what is left.
 template <class W, class Body>
-inline __attribute__((always_inline)) void for_each_vector(int64_t n, Body&& body) {
-  int64_t i = 0;
+inline __attribute__((always_inline)) void for_each_vector(int64_t first, int64_t n, Body&& body) {
+  int64_t i = first;
   for (; i + lanes<W> <= n; i += lanes<W>) body(i, Whole{});
   if (i < n) body(i, static_cast<int>(n - i));
 }
