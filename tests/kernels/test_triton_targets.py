@@ -1,0 +1,190 @@
+"""Every kind of Triton kernel compiles for every GPU, on a machine without one, and as it was meant to.
+
+The launchers run on tensors without memory, through a driver that says which GPU there is; so what is compiled is what
+a call compiles.
+"""
+
+import os
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+
+triton = pytest.importorskip("triton", reason="triton is not installed")
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("nothing is compiled under TRITON_INTERPRET=1", allow_module_level=True)
+
+from triton.backends.compiler import GPUTarget
+from triton.runtime.driver import driver
+from triton.runtime.jit import JITFunction
+
+from fastnorm.kernels import _launch, instance_norm, instance_stats, scale_shift
+from fastnorm.ops._activation import CODES
+
+SM_90, GFX942 = GPUTarget("cuda", 90, 32), GPUTarget("hip", "gfx942", 64)
+TARGETS = [
+    SM_90,
+    GFX942,
+    *(
+        pytest.param(target, marks=pytest.mark.long)
+        for target in (*(GPUTarget("cuda", sm, 32) for sm in (80, 100, 120)), GPUTarget("hip", "gfx1100", 32))
+    ),
+]
+
+
+class Machine:
+    """A driver that has one GPU and runs nothing."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def get_current_target(self):
+        return self.target
+
+    def get_current_device(self):
+        return str(self.target)
+
+    def get_current_stream(self, device):
+        return 0
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """compiled(target, call) makes the call on that GPU's machine: its kernels, and their launch options."""
+
+    def compile(target, call):
+        kernels = []
+        run = JITFunction.run
+
+        def record(self, *arguments, grid, warmup, **options):
+            kernels.append((run(self, *arguments, grid=grid, warmup=True, **options), options["num_warps"]))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(driver, "_active", Machine(target))
+            patch.setattr(_launch, "_WARP", target.warp_size)
+            patch.setattr(JITFunction, "run", record)
+            call()
+        return kernels
+
+    return compile
+
+
+# Calls: every way through planes that a shape can take, every type, layout and activation.
+
+
+def make(shape, dtype, layout=torch.contiguous_format):
+    return torch.empty(shape, dtype=dtype, device="meta", memory_format=layout)
+
+
+def norm(shape, dtype, layout, activation, maps, eps_on_std=False):
+    """Forward and backward."""
+
+    def call():
+        input, gamma, residual = (make(shape, dtype, layout) for _ in range(3))
+        weight, bias = make(shape[1:2], dtype), make(shape[:2], torch.float32)
+        if not maps:
+            gamma = residual = None
+        settings = 1e-5, 0, eps_on_std, 1.0, CODES[activation], 0.01
+        output, mean, rstd = instance_norm.forward(input, weight, bias, gamma, residual, *settings)
+        instance_norm.backward(output, input, mean, rstd, weight, bias, gamma, residual, *settings)
+
+    return call
+
+
+def affine(shape, dtype, layout, activation, maps):
+    def call():
+        input, gamma, residual = (make(shape, dtype, layout) for _ in range(3))
+        parameter = make(shape[:2], torch.float32)
+        if not maps:
+            gamma = residual = None
+        arguments = parameter, parameter, None, gamma, residual
+        output = scale_shift.forward(input, *arguments, CODES[activation], 0.01)
+        scale_shift.backward(output, input, *arguments, parameter, parameter, CODES[activation], 0.01, True, True)
+
+    return call
+
+
+def statistics(shape, dtype, layout):
+    return lambda: instance_stats.forward(make(shape, dtype, layout), 1e-5, 1, True)
+
+
+NCHW, LAST = torch.contiguous_format, torch.channels_last
+F64, F32, BF16, F16 = torch.float64, torch.float32, torch.bfloat16, torch.float16
+LARGE, MEDIUM, SMALL = (1, 64, 512, 512), (8, 256, 64, 64), (8, 512, 16, 16)
+CASES = {
+    "split": norm(LARGE, F32, NCHW, "leaky_relu", False),
+    "split, maps": norm(LARGE, BF16, NCHW, "gelu", True),
+    "split, channels last": norm(LARGE, BF16, LAST, None, False),
+    "split, channels last, maps": norm(LARGE, F32, LAST, "gelu", True),
+    "held": norm(MEDIUM, F32, NCHW, "silu", False),
+    "held, maps": norm(MEDIUM, BF16, NCHW, "gelu", True),
+    "held, channels last": norm(SMALL, F32, LAST, "relu", False),
+    "held, channels last, maps": norm(SMALL, F16, LAST, "gelu", True),
+    "held, unaligned": norm((4, 64, 33, 31), BF16, NCHW, "gelu", True),
+    "held, tiny": norm((64, 3, 5, 5), F32, NCHW, None, False, eps_on_std=True),
+    "walked": norm((1, 256, 128, 256), BF16, NCHW, "relu", False),
+    "walked, unaligned": norm((8, 64, 181, 181), BF16, NCHW, None, False),
+    "float64": norm(MEDIUM, F64, NCHW, "gelu", True),
+    "affine": affine(LARGE, F32, NCHW, "relu", False),
+    "affine, maps": affine(MEDIUM, BF16, LAST, "gelu", True),
+    "statistics, split": statistics(LARGE, BF16, NCHW),
+    "statistics, whole": statistics(MEDIUM, F32, NCHW),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: f"{target.backend}-{target.arch}")
+def test_compiles(compiled, target, case):
+    kernels = compiled(target, CASES[case])
+    assert kernels
+    for kernel, warps in kernels:
+        assert warps * target.warp_size <= 1024
+        # No 32-bit offset anywhere.
+        assert not re.search(r"tt\.addptr .*tensor<[\dx]*i32>", kernel.asm["ttir"])
+        # Some ptxas keep a kernel of 66 registers to 64, and so a second program on each multiprocessor.
+        assert spilled_bytes(kernel, target) <= 16, f"{kernel.name} spills"
+
+
+def spilled_bytes(kernel, target):
+    """What does not fit in a thread's registers."""
+    if target.backend == "hip":
+        return 4 * int(re.search(r"\.vgpr_spill_count:\s+(\d+)", kernel.asm["amdgcn"])[1])
+    cuobjdump = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        usage = subprocess.check_output([cuobjdump, "--dump-resource-usage", file.name], text=True)
+    stack, local = re.search(r"STACK:(\d+) .*LOCAL:(\d+)", usage).groups()
+    return int(stack) + int(local)
+
+
+@pytest.mark.parametrize("case", ["split", "split, maps", "split, channels last", "held", "affine"])
+def test_maps_are_read_and_written_16_bytes_at_a_time(compiled, case):
+    for kernel, _ in compiled(SM_90, CASES[case]):
+        # Maps are what is read with a hint.
+        assert set(re.findall(r"ld\.global\.L1\S*", kernel.asm["ptx"])) <= {
+            "ld.global.L1::evict_last.L2::cache_hint.v4.b32",
+            "ld.global.L1::evict_first.L2::cache_hint.v4.b32",
+        }
+        assert re.search(r"(?:ld|st)\.global\S*\.v4\.b32", kernel.asm["ptx"])
+
+
+def test_planes_that_are_no_multiple_of_16_are_read_in_vectors(compiled):
+    """Triton knows of multiples of 16 by itself; 750 times 500 is one of 8 alone."""
+    for kernel, _ in compiled(SM_90, norm((1, 64, 750, 500), BF16, NCHW, None, False)):
+        assert re.search(r"ld\.global\.L1\S*\.v4\.b32", kernel.asm["ptx"])
+
+
+def test_bfloat16_is_rounded_to_the_nearest(compiled):
+    (forward, _), *_ = compiled(SM_90, affine(MEDIUM, BF16, NCHW, "relu", False))
+    assert set(re.findall(r"cvt\S*\.bf16\S*f32", forward.asm["ptx"])) == {"cvt.rn.bf16x2.f32"}
+
+
+def test_a_second_call_compiles_nothing(compiled):
+    """Other sizes and numbers of the same kind run the same kernel."""
+    (first, _), *_ = compiled(SM_90, norm((1, 64, 512, 512), F32, NCHW, "relu", False))
+    (second, _), *_ = compiled(SM_90, norm((2, 96, 512, 512), F32, NCHW, "relu", False))
+    assert first is second
