@@ -12,12 +12,15 @@ _TYPES = {torch.float32, torch.float64, torch.bfloat16, torch.float16}
 _INDEX_TYPES = {torch.int64, torch.int32}
 
 
-def check_map(function: str, input: Tensor, name: str = "input") -> None:
+def check_map(function: str, input: Tensor, name: str = "input") -> int:
+    """An (N, C, *) map; returns how many elements a plane has."""
     _check_tensor(function, name, input)
     if input.dim() < 3:
         raise ValueError(f"{function}: {name}: expected shape (N, C, *) with at least one spatial dimension, got {_shape(input)}")
-    if math.prod(input.shape[2:]) == 0:
+    size = math.prod(input.shape[2:])
+    if size == 0:
         raise ValueError(f"{function}: {name}: expected planes of at least one element, got {_shape(input)}")
+    return size
 
 
 def check_per_plane(function: str, name: str, parameter: Tensor | None, input: Tensor, shared_samples: bool = False) -> None:

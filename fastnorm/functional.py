@@ -8,8 +8,6 @@ floating-point type. ValueError and TypeError name the argument, what was expect
 formats that know only torch's own operators.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -74,18 +72,22 @@ def instance_norm(
         activation: None, "relu", "leaky_relu" (with `negative_slope`), "silu" or "gelu".
         residual: the input's shape; added before the activation.
     """
-    check_map("instance_norm", input)
-    check_per_plane("instance_norm", "weight", weight, input)
-    check_per_plane("instance_norm", "bias", bias, input)
-    residual = check_same_shape("instance_norm", "residual", residual, input)
+    # What is absent is not checked: calls cost more than the kernel of a small map.
+    size = check_map("instance_norm", input)
+    if weight is not None:
+        check_per_plane("instance_norm", "weight", weight, input)
+    if bias is not None:
+        check_per_plane("instance_norm", "bias", bias, input)
+    if residual is not None:
+        residual = check_same_shape("instance_norm", "residual", residual, input)
+    if activation is not None:
+        check_activation("instance_norm", activation)
     check_eps("instance_norm", eps)
-    check_activation("instance_norm", activation)
     if not (use_input_stats and running_mean is None and running_var is None):
         check_running_statistics("instance_norm", running_mean, running_var, input)
     following = dict(residual=residual, activation=activation, negative_slope=negative_slope)
     if not use_input_stats:
         return _norm_by_running_statistics(input, running_mean, running_var, weight, bias, eps, following)
-    size = math.prod(input.shape[2:])
     if size == 1:
         raise ValueError(f"instance_norm: input: expected more than 1 element in a plane, got {tuple(input.shape)}")
     if running_mean is None:
