@@ -5,9 +5,13 @@ from accuracy import assert_gradients, assert_values
 from calls import DEVICE, every_call, every_dtype
 from layouts import channels_last, contiguous
 
-_C = pytest.importorskip("fastnorm._C", reason="the CPU kernels are not built")
+from fastnorm.ops import backends
 
-pytestmark = pytest.mark.skipif(DEVICE != "cpu", reason="instruction sets are the CPU's")
+if backends.which("instance_norm", DEVICE) != "cpu":
+    # Importing the extension would put its kernels in place of those under test.
+    pytest.skip("the CPU kernels do not run here", allow_module_level=True)
+
+from fastnorm import _C
 
 ISAS = _C.available_isas()
 

@@ -25,7 +25,6 @@ def test_inputs_and_parameters(call, dtype, layout):
     assert_gradients(call.operator, sample)
 
 
-@pytest.mark.core
 @every_layout("layout", STRIDED)
 @pytest.mark.parametrize("shape", [(2, 5, 23), (2, 5, 3, 5, 4)], ids=["1-D", "3-D"])
 @every_call
@@ -46,7 +45,6 @@ def test_maps_of_different_layouts(call, first, second):
     assert_gradients(call.operator, sample, second)
 
 
-@pytest.mark.core
 @every_layout("layout", (contiguous, channels_last) + STRIDED + EXPANDED)
 @every_layout("input_layout", (contiguous, channels_last))
 @every_dtype

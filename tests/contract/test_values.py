@@ -33,7 +33,6 @@ def test_gradients(call, dtype, shape, layout):
     assert_gradients(call.operator, call.sample(shape, dtype).map(layout), layout)
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("parameters", DTYPES, ids=str)
 @pytest.mark.parametrize("maps", [torch.float32, torch.bfloat16], ids=str)
 @every_call
