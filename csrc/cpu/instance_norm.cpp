@@ -59,7 +59,7 @@ void instance_norm_backward(const InstanceNormBackward& call, const Threads& thr
       static_cast<W*>(call.grad_bias)[plane] = static_cast<W>(call.alpha * sums.second);
     };
     const T* grad = static_cast<const T*>(call.grad);
-    const Gradients<T> gradients(call.grad_input, call.grad_gamma, call.grad_residual);
+    const Gradients<T> gradients(call.grad_input, call.grad_gamma, call.grad_residual, call.planes);
     const auto apply_run = [&](const Run& run, const auto& c) { apply_backward(forward, grad, gradients, run, c); };
     const GradientSums<std::decay_t<decltype(forward)>> sums{forward, grad};
     sweep<T>(call.planes, threads, coefs, sums, finish, apply_run);

@@ -64,6 +64,7 @@ inline void for_each_group(int64_t count, const Body& body) {
 template <class T>
 struct Moments {
   using W = Wide<T>;
+  static constexpr int maps = 1;    // what it reads
   static constexpr int arrays = 3;  // what `rows` gives per position: center, sum of deviations, of their squares
 
   const T* input;
@@ -153,7 +154,7 @@ template <class Forward>
 struct GradientSums {
   using T = typename Forward::T;
   using W = Wide<T>;
-  static constexpr int arrays = 2;
+  static constexpr int maps = 2, arrays = 2;
 
   Forward forward;
   const T* grad;

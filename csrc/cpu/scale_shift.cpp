@@ -49,7 +49,7 @@ void scale_shift_backward(const ScaleShiftBackward& call, const Threads& threads
       coefs.input_shift[plane] = static_cast<W>(read(call.input_shift, call.planes, plane, 0));
     }
     const T* grad = static_cast<const T*>(call.grad);
-    const Gradients<T> gradients(call.grad_input, call.grad_gamma, call.grad_residual);
+    const Gradients<T> gradients(call.grad_input, call.grad_gamma, call.grad_residual, call.planes);
     const auto finish = [&](int64_t plane, const Sums<double>& total) {
       static_cast<W*>(call.grad_scale)[plane] = static_cast<W>(total.first);
       static_cast<W*>(call.grad_shift)[plane] = static_cast<W>(total.second);

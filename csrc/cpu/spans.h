@@ -72,10 +72,11 @@ struct Point {
 enum class Way { affine, rectified, general };
 
 // What an element meets on its way forward.
-template <class T_, Way way>
+template <class T_, Way way_>
 struct Forward {
   using T = T_;
   using W = Wide<T>;
+  static constexpr Way way = way_;
 
   const T *input, *gamma, *residual;
   int code;
@@ -160,12 +161,13 @@ inline void apply(const Forward& forward_, const Output<T>& output, const Run& r
 
 template <class T>
 struct Gradients {
-  T *input, *gamma, *residual;
+  Output<T> input;
+  T *gamma, *residual;
 
-  Gradients(void* input, void* gamma, void* residual)
-      : input(static_cast<T*>(input)), gamma(static_cast<T*>(gamma)), residual(static_cast<T*>(residual)) {}
+  Gradients(void* input, void* gamma, void* residual, const Planes& planes)
+      : input(input, planes), gamma(static_cast<T*>(gamma)), residual(static_cast<T*>(residual)) {}
 
-  bool wanted() const { return input || gamma || residual; }
+  bool wanted() const { return input.data || gamma || residual; }
 };
 
 template <class Forward, class Coefs, class T = typename Forward::T>
@@ -176,18 +178,25 @@ inline void apply_backward(
   const Forward forward = forward_;
   const Gradients<T> gradients = gradients_;
   const T *next_input = forward.input + offset + ahead, *next_grad = grad + offset + ahead;
-  for_each_vector<W>(0, n, [&, offset = offset](int64_t i, auto count) {
+  T* out = gradients.input.data + offset;
+  const auto gradient_of_input = [&, offset = offset](int64_t i, auto count) {
     prefetch(next_input + i);
     prefetch(next_grad + i);
     const Point<W> point = forward.at(offset, i, count, coefs);
     Vector<W> g = forward.through_activation(load(grad + offset + i, count), point);
-    if (gradients.residual) store(gradients.residual + offset + i, g, count);
-    if (gradients.gamma) store(gradients.gamma + offset + i, g * point.affine, count);
+    if constexpr (Forward::way == Way::general) {
+      if (gradients.residual) store(gradients.residual + offset + i, g, count);
+      if (gradients.gamma) store(gradients.gamma + offset + i, g * point.affine, count);
+    }
     g = forward.through_gamma(g, point);
-    if (gradients.input)
-      store(
-          gradients.input + offset + i,
-          g * coefs.scale(i) + (point.centred * coefs.input_scale(i) + coefs.input_shift(i)), count);
+    return g * coefs.scale(i) + (point.centred * coefs.input_scale(i) + coefs.input_shift(i));
+  };
+  int64_t i = 0;
+  if (gradients.input.data && gradients.input.past_caches && is_aligned(out))
+    for (; i + lanes<W> <= n; i += lanes<W>) stream(out + i, gradient_of_input(i, Whole{}));
+  for_each_vector<W>(i, n, [&](int64_t j, auto count) {
+    const Vector<W> g = gradient_of_input(j, count);
+    if (gradients.input.data) store(out + j, g, count);
   });
 }
 

@@ -61,7 +61,7 @@ inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 template <class T>
 struct NoReduction {
   using W = Wide<T>;
-  static constexpr int arrays = 0;
+  static constexpr int maps = 0, arrays = 0;
   Sums<double> span(int64_t, int64_t, const Coefficients<W>&) const { return {}; }
   void rows(int64_t, int64_t, int64_t, const Coefficients<W>&, W*) const {}
   template <class Count>
@@ -107,7 +107,9 @@ class Sweep {
     const int64_t count = planes_.samples * planes_.channels;
     const bool balanced = count % threads_.count == 0 || count >= 4 * threads_.count;
     const Threads alone{1, nullptr};
-    if (balanced && planes_.size * sizeof(T) <= cached_bytes)
+    // A plane that one core cannot keep is kept by all of them, as long as each has enough to do.
+    const bool kept_by_all = planes_.size >= threads_.count * worth_a_thread;
+    if (balanced && (Reduction::maps * planes_.size * sizeof(T) <= cached_bytes || !kept_by_all))
       parallel(threads_, count, planes_.size, [&](int64_t plane) { sweep_plane(plane, alone); });
     else
       for (int64_t plane = 0; plane < count; ++plane) sweep_plane(plane, threads_);
