@@ -1,0 +1,157 @@
+// The operators for any device: tensors in, the kernels' arguments made of them, tensors out. Their schemas are in
+// fastnorm/ops.
+//
+// `Device::run(op, input, args)` queues or runs the kernel that takes these arguments.
+
+#pragma once
+
+#include <tuple>
+
+#include "tensors.h"
+
+namespace fastnorm {
+
+template <class Device>
+std::tuple<Tensor, Tensor> instance_stats(Tensor input, double eps, int64_t correction, bool eps_on_std) {
+  const char* op = "instance_stats";
+  const Map map(op, input);
+  Tensor mean = map.new_statistic(), rstd = map.new_statistic();
+  Device::run(op, input, InstanceStats{map.planes, {eps, correction, eps_on_std}, data(map.tensor), out(mean), out(rstd)});
+  return {mean, rstd};
+}
+
+template <class Device>
+Tensor scale_shift(
+    Tensor input, OptionalTensor mean, OptionalTensor scale, OptionalTensor shift, OptionalTensor gamma,
+    OptionalTensor residual, int64_t activation, double slope) {
+  const char* op = "scale_shift";
+  const Map map(op, input);
+  gamma = map.aligned(op, "gamma", gamma);
+  residual = map.aligned(op, "residual", residual);
+  Tensor output = map.new_map();
+  Device::run(
+      op, input,
+      ScaleShift{
+          map.planes,
+          {static_cast<int>(activation), slope},
+          data(map.tensor),
+          map.parameter(op, "mean", mean),
+          map.parameter(op, "scale", scale),
+          map.parameter(op, "shift", shift),
+          {data(gamma), data(residual)},
+          out(output)});
+  return output;
+}
+
+template <class Device>
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> scale_shift_backward(
+    Tensor grad, Tensor input, OptionalTensor mean, OptionalTensor scale, OptionalTensor shift, OptionalTensor gamma,
+    OptionalTensor residual, OptionalTensor input_scale, OptionalTensor input_shift, int64_t activation, double slope,
+    bool need_input, bool need_sums) {
+  const char* op = "scale_shift_backward";
+  const Map map(op, input);
+  grad = map.aligned(op, "grad", grad);
+  gamma = map.aligned(op, "gamma", gamma);
+  residual = map.aligned(op, "residual", residual);
+  Tensor grad_input = map.new_map(need_input);
+  Tensor grad_scale = map.new_statistic(need_sums), grad_shift = map.new_statistic(need_sums);
+  Tensor grad_gamma = map.new_map(gamma.has_value());
+  Tensor grad_residual = map.new_map(residual.has_value() && activation != 0);
+  Device::run(
+      op, input,
+      ScaleShiftBackward{
+          map.planes,
+          {static_cast<int>(activation), slope},
+          data(grad),
+          data(map.tensor),
+          map.parameter(op, "mean", mean),
+          map.parameter(op, "scale", scale),
+          map.parameter(op, "shift", shift),
+          map.parameter(op, "input_scale", input_scale),
+          map.parameter(op, "input_shift", input_shift),
+          {data(gamma), data(residual)},
+          out(grad_input),
+          out(grad_scale),
+          out(grad_shift),
+          out(grad_gamma),
+          out(grad_residual)});
+  return {grad_input, grad_scale, grad_shift, grad_gamma, grad_residual};
+}
+
+template <class Device>
+std::tuple<Tensor, Tensor, Tensor> instance_norm(
+    Tensor input, OptionalTensor weight, OptionalTensor bias, OptionalTensor gamma, OptionalTensor residual, double eps,
+    int64_t correction, bool eps_on_std, double alpha, int64_t activation, double slope) {
+  const char* op = "instance_norm";
+  const Map map(op, input);
+  gamma = map.aligned(op, "gamma", gamma);
+  residual = map.aligned(op, "residual", residual);
+  Tensor output = map.new_map(), mean = map.new_statistic(), rstd = map.new_statistic();
+  Device::run(
+      op, input,
+      InstanceNorm{
+          map.planes,
+          {eps, correction, eps_on_std},
+          alpha,
+          {static_cast<int>(activation), slope},
+          data(map.tensor),
+          map.parameter(op, "weight", weight),
+          map.parameter(op, "bias", bias),
+          {data(gamma), data(residual)},
+          out(output),
+          out(mean),
+          out(rstd)});
+  return {output, mean, rstd};
+}
+
+template <class Device>
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> instance_norm_backward(
+    Tensor grad, Tensor input, Tensor mean, Tensor rstd, OptionalTensor weight, OptionalTensor bias,
+    OptionalTensor gamma, OptionalTensor residual, double eps, int64_t correction, bool eps_on_std, double alpha,
+    int64_t activation, double slope) {
+  const char* op = "instance_norm_backward";
+  const Map map(op, input);
+  grad = map.aligned(op, "grad", grad);
+  gamma = map.aligned(op, "gamma", gamma);
+  residual = map.aligned(op, "residual", residual);
+  for (Tensor* statistic : {&mean, &rstd}) {
+    STD_TORCH_CHECK(
+        statistic->numel() == map.planes.samples * map.planes.channels && statistic->scalar_type() == wide_type(input),
+        op, ": mean, rstd: expected the statistics of the input");
+    *statistic = torch::stable::contiguous(*statistic);
+  }
+  Tensor grad_input = map.new_map(), grad_weight = map.new_statistic(), grad_bias = map.new_statistic();
+  Tensor grad_gamma = map.new_map(gamma.has_value());
+  Tensor grad_residual = map.new_map(residual.has_value() && activation != 0);
+  Device::run(
+      op, input,
+      InstanceNormBackward{
+          map.planes,
+          {eps, correction, eps_on_std},
+          alpha,
+          {static_cast<int>(activation), slope},
+          data(grad),
+          data(map.tensor),
+          data(mean),
+          data(rstd),
+          map.parameter(op, "weight", weight),
+          map.parameter(op, "bias", bias),
+          {data(gamma), data(residual)},
+          out(grad_input),
+          out(grad_weight),
+          out(grad_bias),
+          out(grad_gamma),
+          out(grad_residual)});
+  return {grad_input, grad_weight, grad_bias, grad_gamma, grad_residual};
+}
+
+template <class Device>
+void register_operators(torch::stable::detail::StableLibrary& library) {
+  library.impl("instance_stats", TORCH_BOX(&instance_stats<Device>));
+  library.impl("scale_shift", TORCH_BOX(&scale_shift<Device>));
+  library.impl("scale_shift_backward", TORCH_BOX(&scale_shift_backward<Device>));
+  library.impl("instance_norm", TORCH_BOX(&instance_norm<Device>));
+  library.impl("instance_norm_backward", TORCH_BOX(&instance_norm_backward<Device>));
+}
+
+}  // namespace fastnorm
