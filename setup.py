@@ -137,11 +137,20 @@ def nvcc() -> str | None:
     return shutil.which("nvcc") or shutil.which("nvcc", path=f"{home}/bin")
 
 
+def cuda_home() -> Path:
+    """Where nvcc's headers are: the nvcc on the path may be a wrapper that lies elsewhere."""
+    homes = [os.environ.get("CUDA_HOME"), Path(nvcc()).resolve().parents[1], "/usr/local/cuda"]
+    for home in map(Path, filter(None, homes)):
+        if (home / "include" / "cuda_runtime.h").exists():
+            return home
+    sys.exit("fastnorm: nvcc is here, but not cuda_runtime.h: set CUDA_HOME, or FASTNORM_BUILD=cpu to leave CUDA out")
+
+
 def build_cuda(folder: Path, output: Path) -> None:
     """Builds beside a CPU-only torch too: torch's CUDA library is asked for the stream when the kernels run."""
     cxx = os.environ.get("CXX", "c++")
     torch_flags, torch_lib = _torch()
-    home = Path(nvcc()).resolve().parents[1]
+    home = cuda_home()
     codes = [f"-gencode arch=compute_{target},code=sm_{target}" for target in CUDA_TARGETS]
     newest = f"-gencode arch=compute_{CUDA_TARGETS[-1]},code=compute_{CUDA_TARGETS[-1]}"
     nvcc_flags = f"-std=c++17 -O3 --threads 2 -Xcompiler -fPIC,-fvisibility=hidden {' '.join(codes)} {newest}"
