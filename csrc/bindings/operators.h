@@ -1,15 +1,22 @@
 // The operators for any device: tensors in, the kernels' arguments made of them, tensors out. Their schemas are in
 // fastnorm/ops.
 //
-// `Device::run(op, input, args)` queues or runs the kernel that takes these arguments.
+// `Device::check(op, input, others)` looks whether the kernels can reach all tensors; `Device::run(op, input, args)` runs the
+// kernel that takes these arguments, or queues it.
 
 #pragma once
 
+#include <initializer_list>
 #include <tuple>
 
 #include "tensors.h"
 
 namespace fastnorm {
+
+struct NamedTensor {
+  const char* name;
+  const OptionalTensor& tensor;
+};
 
 template <class Device>
 std::tuple<Tensor, Tensor> instance_stats(Tensor input, double eps, int64_t correction, bool eps_on_std) {
@@ -25,6 +32,8 @@ Tensor scale_shift(
     Tensor input, OptionalTensor mean, OptionalTensor scale, OptionalTensor shift, OptionalTensor gamma,
     OptionalTensor residual, int64_t activation, double slope) {
   const char* op = "scale_shift";
+  Device::check(
+      op, input, {{"mean", mean}, {"scale", scale}, {"shift", shift}, {"gamma", gamma}, {"residual", residual}});
   const Map map(op, input);
   gamma = map.aligned(op, "gamma", gamma);
   residual = map.aligned(op, "residual", residual);
@@ -49,6 +58,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> scale_shift_backward(
     OptionalTensor residual, OptionalTensor input_scale, OptionalTensor input_shift, int64_t activation, double slope,
     bool need_input, bool need_sums) {
   const char* op = "scale_shift_backward";
+  Device::check(
+      op, input,
+      {{"grad", grad}, {"mean", mean}, {"scale", scale}, {"shift", shift}, {"gamma", gamma}, {"residual", residual},
+       {"input_scale", input_scale}, {"input_shift", input_shift}});
   const Map map(op, input);
   grad = map.aligned(op, "grad", grad);
   gamma = map.aligned(op, "gamma", gamma);
@@ -83,6 +96,7 @@ std::tuple<Tensor, Tensor, Tensor> instance_norm(
     Tensor input, OptionalTensor weight, OptionalTensor bias, OptionalTensor gamma, OptionalTensor residual, double eps,
     int64_t correction, bool eps_on_std, double alpha, int64_t activation, double slope) {
   const char* op = "instance_norm";
+  Device::check(op, input, {{"weight", weight}, {"bias", bias}, {"gamma", gamma}, {"residual", residual}});
   const Map map(op, input);
   gamma = map.aligned(op, "gamma", gamma);
   residual = map.aligned(op, "residual", residual);
@@ -110,6 +124,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> instance_norm_backward(
     OptionalTensor gamma, OptionalTensor residual, double eps, int64_t correction, bool eps_on_std, double alpha,
     int64_t activation, double slope) {
   const char* op = "instance_norm_backward";
+  Device::check(
+      op, input,
+      {{"grad", grad}, {"mean", mean}, {"rstd", rstd}, {"weight", weight}, {"bias", bias}, {"gamma", gamma},
+       {"residual", residual}});
   const Map map(op, input);
   grad = map.aligned(op, "grad", grad);
   gamma = map.aligned(op, "gamma", gamma);
