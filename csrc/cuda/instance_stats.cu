@@ -8,6 +8,9 @@
 namespace fastnorm::cuda {
 namespace {
 
+// Vectors in flight per thread where a plane is taken in chunks: 32 KB a block, three blocks even where shared memory is small.
+constexpr int depth = 8;
+
 template <typename T, int W, int P>
 __global__ void __maxnreg__(registers<P>)
     stats_of_chunks(const void* input, Split split, Moments<Wide<T>, 1>* parts, FinishStats<Wide<T>> finish) {
@@ -38,7 +41,7 @@ cudaError_t run(const InstanceStats& args, const Queue& queue) {
     if (const cudaError_t error = device_of(kernel, device)) return error;
     Plan plan;
     if (!resident_plan(args.planes, access, 1, device, plan))
-      plan = streaming_plan(args.planes, access, usual_depth, true, F::W * sizeof(typename F::T));
+      plan = streaming_plan(args.planes, access, depth, true, F::W * sizeof(typename F::T));
     const FinishStats<N> finish = {args.rule, args.planes.size, static_cast<N*>(args.mean), static_cast<N*>(args.rstd)};
     return launch_reduction<Moments<N, 1>>(kernel, args.planes, plan, queue, finish, args.input);
   });

@@ -17,7 +17,7 @@ def results(call, sample, given):
 
 @every_shape
 @every_layout
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @every_call
 def test_the_same_bits_for_any_number_of_threads(call, dtype, layout, shape):
     if backend(call.operator) == "definition" or DEVICE != "cpu":
