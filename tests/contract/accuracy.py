@@ -31,8 +31,9 @@ def assert_accurate(actual, expected, own, what, computed=torch.float32, scale=0
     info = torch.finfo(dtype)
     largest = max(expected[finite].abs().max().item(), scale)
     floor = ULPS[dtype] * max(info.eps * largest, info.smallest_normal * info.eps) + relative * largest + ZERO
-    error, own_error = ((result[finite].double() - expected[finite]).abs().max().item() for result in (actual, own))
-    assert error <= 2 * own_error + floor, f"{what}: off by {error:.3g}, torch by {own_error:.3g}, largest {largest:.3g}"
+    error, own_error = ((found[finite].double() - expected[finite]).abs().max().item() for found in (actual, own))
+    report = f"{what}: off by {error:.3g}, torch by {own_error:.3g}, largest {largest:.3g}"
+    assert error <= 2 * own_error + floor, report
 
 
 def assert_values(operator, sample, scale=1.0):

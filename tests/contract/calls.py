@@ -88,6 +88,11 @@ def run(function, sample):
     return output if isinstance(output, tuple) else (output,)
 
 
+def bends(sample):
+    """Whether its activation has a kink: a number near to it, float32 and float64 may see on different sides."""
+    return sample.kwargs.get("activation") in ("relu", "leaky_relu")
+
+
 def cotangents(outputs, layout=lambda gradient: gradient, seed=1):
     """A random gradient for each output."""
     generator = torch.Generator().manual_seed(seed)
@@ -105,4 +110,5 @@ def differentiate(function, sample, gradients):
 
 def backend(operator):
     """What runs the operator here: "cpu", "cuda", "triton", or "definition" where no kernel of its does."""
-    return next((b for b in (backends.which(kernel, DEVICE) for kernel in operator.kernels) if b != "definition"), "definition")
+    found = (backends.which(kernel, DEVICE) for kernel in operator.kernels)
+    return next((backend for backend in found if backend != "definition"), "definition")

@@ -1,5 +1,6 @@
 """Ways for a tensor to lie in memory. Each function takes a tensor of any dimensions."""
 
+import pytest
 import torch
 
 
@@ -11,6 +12,8 @@ def channels_last(tensor):
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     return tensor.contiguous(memory_format=formats.get(tensor.dim(), torch.contiguous_format))
 
+
+every_layout = pytest.mark.parametrize("layout", [contiguous, channels_last], ids=lambda layout: layout.__name__)
 
 # The same numbers elsewhere.
 

@@ -4,9 +4,7 @@ import pytest
 import torch
 from accuracy import assert_accurate
 from calls import TINY, cotangents, double, every_call, leaves, run, tensors
-from layouts import channels_last, contiguous
-
-every_layout = pytest.mark.parametrize("layout", [contiguous, channels_last], ids=lambda layout: layout.__name__)
+from layouts import every_layout
 
 
 def of_inputs(call, sample):

@@ -61,7 +61,8 @@ def assert_compiled(call, backend):
     """One graph for every size, forward and backward, that gives what eager gives."""
     torch.compiler.reset()
     compiled = torch.compile(public(call), fullgraph=True, dynamic=True, backend=backend)
-    torch.testing.assert_close(forward_and_backward(compiled, call, SMALL), forward_and_backward(public(call), call, SMALL))
+    actual = forward_and_backward(compiled, call, SMALL)
+    torch.testing.assert_close(actual, forward_and_backward(public(call), call, SMALL))
     with torch.compiler.set_stance("fail_on_recompile"):
         actual = forward_and_backward(compiled, call, OTHER)
     torch.testing.assert_close(actual, forward_and_backward(public(call), call, OTHER))

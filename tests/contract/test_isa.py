@@ -3,7 +3,7 @@
 import pytest
 from accuracy import assert_gradients, assert_values
 from calls import DEVICE, every_call, every_dtype
-from layouts import channels_last, contiguous
+from layouts import every_layout
 
 from fastnorm.ops import backends
 
@@ -25,7 +25,7 @@ def isa(request):
     _C.set_isa(before)
 
 
-@pytest.mark.parametrize("layout", [contiguous, channels_last], ids=lambda layout: layout.__name__)
+@every_layout
 @every_dtype
 @every_call
 def test_values_and_gradients(call, dtype, layout, isa):

@@ -11,12 +11,12 @@ from layouts import EXPANDED, STRIDED, channels_last, channels_last_cropped, con
 every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 
 
-def every_layout(name, layouts):
+def among(name, layouts):
     return pytest.mark.parametrize(name, layouts, ids=lambda layout: layout.__name__)
 
 
 @pytest.mark.core
-@every_layout("layout", STRIDED + EXPANDED)
+@among("layout", STRIDED + EXPANDED)
 @every_dtype
 @every_call
 def test_inputs_and_parameters(call, dtype, layout):
@@ -25,7 +25,7 @@ def test_inputs_and_parameters(call, dtype, layout):
     assert_gradients(call.operator, sample)
 
 
-@every_layout("layout", STRIDED)
+@among("layout", STRIDED)
 @pytest.mark.parametrize("shape", [(2, 5, 23), (2, 5, 3, 5, 4)], ids=["1-D", "3-D"])
 @every_call
 def test_lines_and_volumes(call, shape, layout):
@@ -35,8 +35,8 @@ def test_lines_and_volumes(call, shape, layout):
 
 
 @pytest.mark.core
-@every_layout("second", (contiguous, channels_last, channels_last_cropped))
-@every_layout("first", (contiguous, channels_last))
+@among("second", (contiguous, channels_last, channels_last_cropped))
+@among("first", (contiguous, channels_last))
 @every_call
 def test_maps_of_different_layouts(call, first, second):
     layouts = cycle([first, second])
@@ -45,8 +45,8 @@ def test_maps_of_different_layouts(call, first, second):
     assert_gradients(call.operator, sample, second)
 
 
-@every_layout("layout", (contiguous, channels_last) + STRIDED + EXPANDED)
-@every_layout("input_layout", (contiguous, channels_last))
+@among("layout", (contiguous, channels_last) + STRIDED + EXPANDED)
+@among("input_layout", (contiguous, channels_last))
 @every_dtype
 @every_call
 def test_gradients_in_any_layout(call, dtype, input_layout, layout):
@@ -54,7 +54,7 @@ def test_gradients_in_any_layout(call, dtype, input_layout, layout):
 
 
 @pytest.mark.core
-@every_layout("input_layout", (contiguous, channels_last))
+@among("input_layout", (contiguous, channels_last))
 @every_call
 def test_the_gradient_of_a_sum(call, input_layout):
     # A normalised map sums to a constant: its gradient is a difference of terms of the size of the gradient that came.

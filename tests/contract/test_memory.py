@@ -3,10 +3,8 @@
 import pytest
 import torch
 from calls import DEVICE, backend, cotangents, differentiate, every_call, every_dtype, leaves, run, tensors
-from layouts import channels_last, channels_last_cropped, contiguous, every_other
+from layouts import channels_last, channels_last_cropped, contiguous, every_layout, every_other
 from torch.profiler import ProfilerActivity, profile
-
-every_layout = pytest.mark.parametrize("layout", [contiguous, channels_last], ids=lambda layout: layout.__name__)
 
 
 @pytest.mark.parametrize(
@@ -46,10 +44,10 @@ def peak_bytes(function):
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         result = function()
     del result
-    steps = [(event.start_ns(), event.nbytes()) for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events = (event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]")
     held = peak = 0
-    for _, bytes in sorted(steps, key=lambda step: step[0]):
-        held += bytes
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
         peak = max(peak, held)
     return peak
 

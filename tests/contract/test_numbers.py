@@ -3,18 +3,12 @@
 import pytest
 import torch
 from accuracy import assert_gradients, assert_values
-from calls import DEVICE, cotangents, differentiate, double, every_call, run, tensors, with_input
-from layouts import channels_last, contiguous
+from calls import DEVICE, bends, cotangents, differentiate, double, every_call, run, tensors, with_input
+from layouts import contiguous, every_layout
 
 from fastnorm import functional
 
-every_layout = pytest.mark.parametrize("layout", [contiguous, channels_last], ids=lambda layout: layout.__name__)
 SHAPE = 2, 19, 31, 33
-
-
-# The places where a ReLU bends are left out where all inputs are rounded: float32 and float64 see different sides.
-def bends(sample):
-    return sample.kwargs.get("activation") in ("relu", "leaky_relu")
 
 
 @every_layout

@@ -3,9 +3,7 @@
 import pytest
 import torch
 from calls import DEVICE, backend, cotangents, differentiate, every_call, run
-from layouts import channels_last, contiguous
-
-every_layout = pytest.mark.parametrize("layout", [contiguous, channels_last], ids=lambda layout: layout.__name__)
+from layouts import every_layout
 
 # Many planes, and few large ones: work is divided by plane, or within one.
 every_shape = pytest.mark.parametrize("shape", [(3, 37, 23, 29), (1, 2, 211, 307)], ids=["planes", "a large plane"])
