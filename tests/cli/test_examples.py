@@ -26,5 +26,5 @@ def test_scripts_make_the_pictures(tmp_path, script, drawn):
 
 def test_they_are_small():
     pictures = list(EXAMPLES.glob("*.jpg"))
-    assert len(pictures) == 4
+    assert len(pictures) == 5
     assert all(picture.stat().st_size < 200_000 for picture in pictures)
