@@ -1,5 +1,5 @@
-// Thread-block clusters: blocks that run at the same time and read each other's shared memory. From compute capability 9.0
-// on; before it a cluster is one block, and the host never asks for more.
+// Thread-block clusters: blocks that run at the same time and read each other's shared memory. From compute capability
+// 9.0 on; before it a cluster is one block, and the host never asks for more.
 
 #pragma once
 

@@ -1,5 +1,5 @@
-// Maps held in shared memory, packed as they lie in memory. A slot belongs to one thread, which fills it and reads it: no
-// barrier stands between the two, only the thread's own wait.
+// Maps held in shared memory, packed as they lie in memory. A slot belongs to one thread, which fills it and reads it:
+// no barrier stands between the two, only the thread's own wait.
 
 #pragma once
 
@@ -7,8 +7,8 @@
 
 namespace fastnorm::cuda {
 
-// Of a kernel that holds planes: three blocks of 256 threads on a processor. In channels_last with 2-byte elements a thread
-// keeps the numbers of eight planes: two blocks.
+// Of a thread: three blocks of 256 on a processor. In channels_last with 2-byte elements it keeps the numbers of eight
+// planes: two blocks.
 template <int P>
 constexpr int registers = P > 4 ? 128 : 80;
 

@@ -1,9 +1,9 @@
 // instance_norm: one read and one write of the map, one read more for each of gamma and residual; 7 flops an element.
 // Backward: two reads and one write.
 //
-// Planes are held in shared memory: those of a few lanes or a warp side by side in a block, larger ones by a block, or by
-// the blocks of a cluster, which read what the others found out of their shared memory. So each is read once. A plane that
-// no cluster can hold takes two passes, the statistics first; what of the map is still in cache is not read again.
+// Planes are held in shared memory, so each is read once: small ones side by side in a block, by a few lanes or a warp
+// each; larger ones by a block, or by the blocks of a cluster, which read what the others found out of their memory. A
+// plane that no cluster can hold takes two passes, the statistics first; what is still in cache is not read again.
 
 #include "reduce.cuh"
 
@@ -98,57 +98,57 @@ cudaError_t in_two_passes(const BackwardPass& pass, const Queue& queue) {
 }  // namespace
 
 cudaError_t run(const InstanceNorm& args, const Queue& queue) {
-  const ForwardPass pass = {
-      args.planes, {{}, {}, args.weight, args.bias, args.alpha, args.activation, args.maps}, args.input, args.output};
-  return visit(
-      args.planes, {args.input, args.output, args.maps.gamma, args.maps.residual}, [&](auto form, const Access& access) {
-        using F = decltype(form);
-        using N = Wide<typename F::T>;
-        if constexpr (F::W > 1) {
-          static DeviceOf device_of;
-          const auto kernel = forward_of_planes<typename F::T, F::W, F::P>;
-          Device device;
-          if (const cudaError_t error = device_of(kernel, device)) return error;
-          Plan plan;
-          if (resident_plan(args.planes, access, 1, device, plan)) {
-            const FinishStats<N> finish = {args.rule, args.planes.size, static_cast<N*>(args.mean), static_cast<N*>(args.rstd)};
-            return launch(kernel, plan, queue, pass, plan.split, finish);
-          }
-        }
-        return in_two_passes(pass, args.rule, args.mean, args.rstd, queue);
-      });
+  ForwardPass pass = {};
+  pass.planes = args.planes;
+  pass.transform = {{}, {}, args.weight, args.bias, args.alpha, args.activation, args.maps};
+  pass.input = args.input;
+  pass.output = args.output;
+  return visit(args.planes, maps_of(pass), [&](auto form, const Access& access) {
+    using F = decltype(form);
+    if constexpr (F::W > 1) {
+      static DeviceOf device_of;
+      const auto kernel = forward_of_planes<typename F::T, F::W, F::P>;
+      Device device;
+      if (const cudaError_t error = device_of(kernel, device)) return error;
+      Plan plan;
+      if (resident_plan(args.planes, access, 1, device, plan)) {
+        const FinishStats<Wide<typename F::T>> finish(args.rule, args.planes, args.mean, args.rstd);
+        return launch(kernel, plan, queue, pass, plan.split, finish);
+      }
+    }
+    return in_two_passes(pass, args.rule, args.mean, args.rstd, queue);
+  });
 }
 
 cudaError_t run(const InstanceNormBackward& args, const Queue& queue) {
   const Planes& planes = args.planes;
-  const BackwardPass pass = {
-      planes,
-      {statistic(planes, args.mean), statistic(planes, args.rstd), args.weight, args.bias, args.alpha, args.activation, args.maps},
-      args.grad,
-      args.input,
-      {},
-      {},
-      {args.grad_input, args.grad_gamma, args.grad_residual},
-      {args.grad_weight, args.grad_bias, nullptr, nullptr, args.rule}};
-  return visit(
-      planes,
-      {args.grad, args.input, args.maps.gamma, args.maps.residual, args.grad_input, args.grad_gamma, args.grad_residual},
-      [&](auto form, const Access& access) {
-        using F = decltype(form);
-        using N = Wide<typename F::T>;
-        if constexpr (F::W > 1) {
-          static DeviceOf device_of;
-          const auto kernel = backward_of_planes<typename F::T, F::W, F::P>;
-          Device device;
-          if (const cudaError_t error = device_of(kernel, device)) return error;
-          Plan plan;
-          if (resident_plan(planes, access, 2, device, plan)) {
-            const FinishSums<N> finish = {pass.transform, static_cast<unsigned>(planes.channels), planes.size, pass.sums};
-            return launch(kernel, plan, queue, pass, plan.split, finish);
-          }
-        }
-        return in_two_passes<N>(pass, queue);
-      });
+  BackwardPass pass = {};
+  pass.planes = planes;
+  pass.transform.mean = statistic(planes, args.mean);
+  pass.transform.rstd = statistic(planes, args.rstd);
+  pass.transform.weight = args.weight;
+  pass.transform.bias = args.bias;
+  pass.transform.alpha = args.alpha;
+  pass.transform.activation = args.activation;
+  pass.transform.maps = args.maps;
+  pass.grad = args.grad;
+  pass.input = args.input;
+  pass.maps = {args.grad_input, args.grad_gamma, args.grad_residual};
+  pass.sums = {args.grad_weight, args.grad_bias, nullptr, nullptr, args.rule};
+  return visit(planes, maps_of(pass), [&](auto form, const Access& access) {
+    using F = decltype(form);
+    using N = Wide<typename F::T>;
+    if constexpr (F::W > 1) {
+      static DeviceOf device_of;
+      const auto kernel = backward_of_planes<typename F::T, F::W, F::P>;
+      Device device;
+      if (const cudaError_t error = device_of(kernel, device)) return error;
+      Plan plan;
+      if (resident_plan(planes, access, 2, device, plan))
+        return launch(kernel, plan, queue, pass, plan.split, FinishSums<N>(pass));
+    }
+    return in_two_passes<N>(pass, queue);
+  });
 }
 
 }  // namespace fastnorm::cuda

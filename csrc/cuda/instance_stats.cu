@@ -1,14 +1,14 @@
 // instance_stats: one read of the map, 4 flops an element.
 //
-// A team copies a chunk to shared memory and takes its moments from there, in two passes. Where a block or a cluster can
-// hold a plane, they are its statistics; elsewhere a second kernel merges the chunks.
+// A team copies a chunk to shared memory and takes its moments from there. Where a block or a cluster can hold a plane,
+// they are its statistics; elsewhere a second kernel merges the chunks.
 
 #include "reduce.cuh"
 
 namespace fastnorm::cuda {
 namespace {
 
-// Vectors in flight per thread where a plane is taken in chunks: 32 KB a block, three blocks even where shared memory is small.
+// Vectors in flight per thread where a plane is taken in chunks: 32 KB a block.
 constexpr int depth = 8;
 
 template <typename T, int W, int P>
@@ -32,7 +32,7 @@ __global__ void __maxnreg__(registers<P>)
 }  // namespace
 
 cudaError_t run(const InstanceStats& args, const Queue& queue) {
-  return visit(args.planes, {args.input}, [&](auto form, const Access& access) {
+  return visit(args.planes, std::array{args.input}, [&](auto form, const Access& access) {
     using F = decltype(form);
     using N = Wide<typename F::T>;
     static DeviceOf device_of;
@@ -42,7 +42,7 @@ cudaError_t run(const InstanceStats& args, const Queue& queue) {
     Plan plan;
     if (!resident_plan(args.planes, access, 1, device, plan))
       plan = streaming_plan(args.planes, access, depth, true, F::W * sizeof(typename F::T));
-    const FinishStats<N> finish = {args.rule, args.planes.size, static_cast<N*>(args.mean), static_cast<N*>(args.rstd)};
+    const FinishStats<N> finish(args.rule, args.planes, args.mean, args.rstd);
     return launch_reduction<Moments<N, 1>>(kernel, args.planes, plan, queue, finish, args.input);
   });
 }

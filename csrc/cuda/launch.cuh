@@ -2,7 +2,6 @@
 
 #pragma once
 
-#include <initializer_list>
 #include <mutex>
 
 #include "kernels.h"
@@ -19,12 +18,15 @@ struct Form {
 };
 
 // Whether all maps, those that are not null, begin on a boundary of 16 bytes.
-inline bool aligned(std::initializer_list<const void*> maps) {
-  return std::all_of(maps.begin(), maps.end(), [](const void* map) { return reinterpret_cast<uintptr_t>(map) % 16 == 0; });
+template <class Maps>
+bool aligned(const Maps& maps) {
+  for (const void* map : maps)
+    if (reinterpret_cast<uintptr_t>(map) % 16) return false;
+  return true;
 }
 
-template <typename T, class Body>
-cudaError_t visit_as(const Planes& planes, std::initializer_list<const void*> maps, const Body& body) {
+template <typename T, class Maps, class Body>
+cudaError_t visit_as(const Planes& planes, const Maps& maps, const Body& body) {
   // float64 is for checking gradients: element by element will do.
   if constexpr (!std::is_same_v<T, double>) {
     constexpr int W = 16 / sizeof(T);
@@ -35,8 +37,8 @@ cudaError_t visit_as(const Planes& planes, std::initializer_list<const void*> ma
 }
 
 // body(Form, Access) for the widest access that these maps allow. Nothing for an empty map.
-template <class Body>
-cudaError_t visit(const Planes& planes, std::initializer_list<const void*> maps, const Body& body) {
+template <class Maps, class Body>
+cudaError_t visit(const Planes& planes, const Maps& maps, const Body& body) {
   if (planes.samples * planes.channels * planes.size == 0) return cudaSuccess;
   // Planes are numbered in 32 bits, their elements in 64.
   if (planes.samples * planes.channels > INT32_MAX) return cudaErrorInvalidValue;
@@ -103,14 +105,16 @@ class DeviceOf {
           cudaDeviceGetAttribute(&of_processor, cudaDevAttrMaxSharedMemoryPerMultiprocessor, index),
           cudaDeviceGetAttribute(&of_block, cudaDevAttrMaxSharedMemoryPerBlockOptin, index),
           cudaDeviceGetAttribute(&reserved, cudaDevAttrReservedSharedMemoryPerBlock, index),
-          cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, index), cudaFuncGetAttributes(&attributes, kernel)})
+          cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, index),
+          cudaFuncGetAttributes(&attributes, kernel)})
       if (error) return error;
     const int64_t largest = of_block - static_cast<int64_t>(attributes.sharedSizeBytes);
     const int64_t third = of_processor / 3 - reserved - static_cast<int64_t>(attributes.sharedSizeBytes);
-    // More than 48 KB, and more than 8 blocks in a cluster, are for kernels that ask.
-    if (const cudaError_t error =
-            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(largest)))
-      return error;
+    // A kernel must ask for more than 48 KB, for L1 to make room for them, and for more than 8 blocks in a cluster.
+    for (const cudaError_t error :
+         {cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(largest)),
+          cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared)})
+      if (error) return error;
     if (clusters && cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1)) cudaGetLastError();
     device = {processors, {{block_size, std::min(third, largest), 1}, {largest_block, largest, 1}}};
     if (clusters)

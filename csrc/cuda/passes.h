@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <array>
+
 #include "kernels.h"
 
 namespace fastnorm::cuda {
@@ -39,6 +41,15 @@ struct BackwardPass {
   GradientMaps maps;
   GradientSums sums;
 };
+
+// All maps that a pass reads or writes, null where there is none.
+inline std::array<const void*, 4> maps_of(const ForwardPass& pass) {
+  return {pass.input, pass.output, pass.transform.maps.gamma, pass.transform.maps.residual};
+}
+inline std::array<const void*, 7> maps_of(const BackwardPass& pass) {
+  return {pass.grad,       pass.input,      pass.transform.maps.gamma, pass.transform.maps.residual,
+          pass.maps.input, pass.maps.gamma, pass.maps.residual};
+}
 
 cudaError_t run(const ForwardPass&, const Queue&);
 cudaError_t run(const BackwardPass&, const Queue&);

@@ -1,4 +1,4 @@
-// Reductions over planes: from a tile to a value, from the values of chunks to a plane's.
+// Reductions over planes: from what a thread holds to a value, from the values of chunks to a plane's.
 
 #pragma once
 
@@ -53,7 +53,8 @@ __device__ __forceinline__ Moments<Wide<T>, 1> moments_of(T element) {
 // A team that saw the whole bundle finishes its planes at once; one that saw a chunk leaves its part.
 template <int W, int P, class Value, class Finish>
 __device__ __forceinline__ void deliver(
-    const Value& value, const Walk<W, P>& walk, const Split& split, decltype(value.plane(0))* parts, const Finish& finish) {
+    const Value& value, const Walk<W, P>& walk, const Split& split, decltype(value.plane(0))* parts,
+    const Finish& finish) {
   if (!walk.leads || (!parts && walk.chunk > 0)) return;
 #pragma unroll
   for (int p = 0; p < P; ++p)
@@ -93,6 +94,9 @@ struct FinishStats {
   int64_t size;
   N *mean, *rstd;
 
+  FinishStats(const VarianceRule& rule, const Planes& planes, void* mean, void* rstd)
+      : rule(rule), size(planes.size), mean(static_cast<N*>(mean)), rstd(static_cast<N*>(rstd)) {}
+
   bool wanted() const { return true; }
 
   __device__ __forceinline__ void operator()(unsigned plane, const Moments<N, 1>& moments) const {
@@ -109,6 +113,9 @@ struct FinishSums {
   unsigned channels;
   int64_t size;
   GradientSums to;
+
+  explicit FinishSums(const BackwardPass& pass)
+      : transform(pass.transform), channels(pass.planes.channels), size(pass.planes.size), to(pass.sums) {}
 
   __host__ __device__ bool wanted() const { return to.weight || to.input_scale; }
 

@@ -55,8 +55,7 @@ __global__ void __maxnreg__(P > 4 ? 168 : 112)
 }  // namespace
 
 cudaError_t run(const ForwardPass& pass, const Queue& queue) {
-  const Maps& maps = pass.transform.maps;
-  return visit(pass.planes, {pass.input, pass.output, maps.gamma, maps.residual}, [&](auto form, const Access& access) {
+  return visit(pass.planes, maps_of(pass), [&](auto form, const Access& access) {
     using F = decltype(form);
     Plan plan = streaming_plan(pass.planes, access, depth, false, F::W * sizeof(typename F::T));
     plan.split.reversed = true;
@@ -65,39 +64,34 @@ cudaError_t run(const ForwardPass& pass, const Queue& queue) {
 }
 
 cudaError_t run(const BackwardPass& pass, const Queue& queue) {
-  const Maps& maps = pass.transform.maps;
-  const GradientMaps& to = pass.maps;
-  return visit(
-      pass.planes, {pass.grad, pass.input, maps.gamma, maps.residual, to.input, to.gamma, to.residual},
-      [&](auto form, const Access& access) {
-        using F = decltype(form);
-        using N = Wide<typename F::T>;
-        const FinishSums<N> finish = {pass.transform, static_cast<unsigned>(pass.planes.channels), pass.planes.size, pass.sums};
-        Plan plan = streaming_plan(pass.planes, access, depth, finish.wanted(), 2 * F::W * sizeof(typename F::T));
-        plan.split.reversed = !finish.wanted();
-        return launch_reduction<Sums<N, 1>>(
-            backward_of_chunks<typename F::T, F::W, F::P>, pass.planes, plan, queue, finish, pass);
-      });
+  return visit(pass.planes, maps_of(pass), [&](auto form, const Access& access) {
+    using F = decltype(form);
+    using N = Wide<typename F::T>;
+    const auto kernel = backward_of_chunks<typename F::T, F::W, F::P>;
+    const FinishSums<N> finish(pass);
+    Plan plan = streaming_plan(pass.planes, access, depth, finish.wanted(), 2 * F::W * sizeof(typename F::T));
+    plan.split.reversed = !finish.wanted();
+    return launch_reduction<Sums<N, 1>>(kernel, pass.planes, plan, queue, finish, pass);
+  });
 }
 
 cudaError_t run(const ScaleShift& args, const Queue& queue) {
-  return run(
-      ForwardPass{args.planes, {args.mean, {}, args.scale, args.shift, 1.0, args.activation, args.maps}, args.input, args.output},
-      queue);
+  const Transform transform = {args.mean, {}, args.scale, args.shift, 1.0, args.activation, args.maps};
+  return run(ForwardPass{args.planes, transform, args.input, args.output}, queue);
 }
 
 cudaError_t run(const ScaleShiftBackward& args, const Queue& queue) {
-  return run(
-      BackwardPass{
-          args.planes,
-          {args.mean, {}, args.scale, args.shift, 1.0, args.activation, args.maps},
-          args.grad,
-          args.input,
-          args.input_scale,
-          args.input_shift,
-          {args.grad_input, args.grad_gamma, args.grad_residual},
-          {args.grad_scale, args.grad_shift, nullptr, nullptr, {}}},
-      queue);
+  BackwardPass pass = {};
+  pass.planes = args.planes;
+  pass.transform = {args.mean, {}, args.scale, args.shift, 1.0, args.activation, args.maps};
+  pass.grad = args.grad;
+  pass.input = args.input;
+  pass.input_scale = args.input_scale;
+  pass.input_shift = args.input_shift;
+  pass.maps = {args.grad_input, args.grad_gamma, args.grad_residual};
+  pass.sums.weight = args.grad_scale;
+  pass.sums.bias = args.grad_shift;
+  return run(pass, queue);
 }
 
 }  // namespace fastnorm::cuda

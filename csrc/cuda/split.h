@@ -1,8 +1,8 @@
 // How a map's planes are dealt to blocks and threads. Host code without CUDA, and the numbers that a kernel gets.
 //
 // A *bundle* is what one team of threads walks: a plane in NCHW, a group of neighbouring channels of a sample in
-// channels_last. It is walked in *positions*, `columns` vectors wide: a vector of a plane, a row of channels. A bundle may
-// be cut into chunks, each with a team of its own.
+// channels_last. It is walked in *positions*, `columns` vectors wide: a vector of a plane, a row of channels. A bundle
+// may be cut into chunks, each with a team of its own.
 
 #pragma once
 
@@ -55,8 +55,8 @@ constexpr int largest_block = 512;
 // Vectors of channels that a bundle is wide: a cache line of 128 bytes. Single elements come by the warp.
 constexpr int most_vectors = 8;
 constexpr int vector_bytes = 16;
-// Vectors that a thread holds of all maps, where it has the choice. They share the some hundred instructions that it takes
-// to find its way and to merge what it found.
+// Vectors that a thread holds of all maps, where it has the choice. They share the several hundred instructions that it
+// takes to find its way and to merge what it found.
 constexpr int usual_depth = 16;
 // Threads for each processor that planes are shared out among, where they are few.
 constexpr int enough_threads = 512;
@@ -93,11 +93,12 @@ inline int64_t groups(const Planes& planes, const Access& access, int64_t column
   return planes.channels_last ? ceil_div(planes.channels, columns * access.planes) : planes.channels;
 }
 
-// In channels_last a warp, for whole rows of columns. In NCHW a cache line of vectors; where planes begin or end between
-// vectors, a thread for each element there.
+// In channels_last a warp, for whole rows of columns. In NCHW a cache line of vectors; where planes begin or end
+// between vectors, a thread for each element there.
 inline int64_t smallest_team(const Planes& planes, const Access& access) {
   if (planes.channels_last) return warp_size;
-  return planes.size % access.width == 0 ? std::min<int64_t>(8, power_of_two(positions(planes, access))) : 2 * access.width;
+  const bool whole = planes.size % access.width == 0;
+  return whole ? std::min<int64_t>(8, power_of_two(positions(planes, access))) : 2 * access.width;
 }
 
 // Teams of a warp or less share a block of 128 threads, so that small planes fill a processor's 32 blocks.
@@ -105,14 +106,14 @@ inline int64_t threads_of(int64_t team) { return team <= warp_size ? 128 : team;
 
 // `held` is how many bytes each thread keeps of a position.
 inline Plan plan_of(
-    const Planes& planes, const Access& access, int64_t columns, int64_t team, int64_t depth, int64_t chunk, int64_t chunks,
-    int64_t held) {
+    const Planes& planes, const Access& access, int64_t columns, int64_t team, int64_t depth, int64_t chunk,
+    int64_t chunks, int64_t held) {
   const int64_t of_sample = groups(planes, access, columns);
   const int64_t teams = planes.samples * of_sample * chunks, threads = threads_of(team);
   const Split split = {
-      planes.size, static_cast<unsigned>(planes.channels), static_cast<unsigned>(of_sample), static_cast<unsigned>(teams),
-      static_cast<unsigned>(chunks), log2_above(team), log2_above(columns), static_cast<int>(chunk),
-      static_cast<int>(depth), planes.channels_last, false};
+      planes.size, static_cast<unsigned>(planes.channels), static_cast<unsigned>(of_sample),
+      static_cast<unsigned>(teams), static_cast<unsigned>(chunks), log2_above(team), log2_above(columns),
+      static_cast<int>(chunk), static_cast<int>(depth), planes.channels_last, false};
   return {split, teams, ceil_div(teams, threads / team), static_cast<int>(threads), 1, threads * depth * held};
 }
 
@@ -127,8 +128,8 @@ inline Plan streaming_plan(const Planes& planes, const Access& access, int64_t d
   return plan_of(planes, access, columns, team, depth, chunk, ceil_div(length, chunk), held);
 }
 
-// A plan for kernels that hold `maps` maps of a bundle in shared memory: of a block, or of a cluster with a chunk in each
-// of its blocks. False where a bundle does not fit.
+// A plan for kernels that hold `maps` maps of a bundle in shared memory: of a block, or of a cluster with a chunk in
+// each of its blocks. False where a bundle does not fit.
 inline bool resident_plan(const Planes& planes, const Access& access, int maps, const Device& device, Plan& plan) {
   if (access.width == 1) return false;
   const int64_t length = positions(planes, access), held = vector_bytes * maps;
@@ -141,8 +142,8 @@ inline bool resident_plan(const Planes& planes, const Access& access, int maps, 
       const int64_t bundles = planes.samples * groups(planes, access, columns);
       // Threads for each bundle that fill the device: a power of two, no more than use two vectors each.
       const int64_t wanted = power_of_two(std::min(device.processors * enough_threads / bundles, work / 2) / 2 + 1);
-      const int64_t team = std::clamp<int64_t>(
-          std::max(power_of_two(ceil_div(work, usual_depth / maps)), wanted), smallest_team(planes, access), room.threads);
+      const int64_t usual = power_of_two(ceil_div(work, usual_depth / maps));
+      const int64_t team = std::clamp<int64_t>(std::max(usual, wanted), smallest_team(planes, access), room.threads);
       int64_t cluster = 1;
       const auto depth = [&] { return ceil_div(length, cluster * team / columns); };
       const auto fits = [&] { return depth() * threads_of(team) * held <= room.bytes; };

@@ -1,8 +1,8 @@
 // What is reduced over a plane, and what becomes of it.
 //
 // Moments are merged, never sums of squares: Chan, Golub and LeVeque 1979. A thread takes its own shifted by its first
-// element, and means stay apart from their shifts. So a mean of 1e4 costs a deviation of 1 no digits, and a constant plane
-// has exactly no variance. Were a first element an outlier, then one that makes the variance: of the terms of n elements no
+// element, and means stay apart from their shifts. So a mean of 1e4 costs a deviation of 1 no digits, and a constant
+// plane has exactly no variance. A first element that is an outlier makes the variance itself: of n elements' terms no
 // more than a factor of 2 n can cancel.
 
 #pragma once

@@ -29,12 +29,12 @@ __device__ __forceinline__ void merge_lanes(Value& value, int first, int last) {
     value.merge(exchange(value, [=](auto number) { return __shfl_xor_sync(whole_warp, number, bit); }));
 }
 
-// merged[column] of `count` parts each; count is a power of two up to a warp, and columns * count at most a block.
+// merged[column] of 2^count parts(index, column): at most a warp for each column, and a block for all of them.
 template <class Value, class Part>
 __device__ __forceinline__ void merge_parts(Value* merged, int columns, int count, const Part& part) {
-  const int index = threadIdx.x % count, column = threadIdx.x / count;
-  Value value = part(index, column % columns);
-  merge_lanes(value, 1, count);
+  const int index = threadIdx.x & ((1 << count) - 1), column = threadIdx.x >> count;
+  Value value = part(index, column & (columns - 1));
+  merge_lanes(value, 1, 1 << count);
   if (index == 0 && column < columns) merged[column] = value;
   __syncthreads();
 }
@@ -56,13 +56,13 @@ __device__ __forceinline__ Value merge_team(Value value, const Split& split) {
   __shared__ Value of_cluster[most_columns];
   if (lane < columns) of_warp[threadIdx.x / warp_size * columns + lane] = value;
   __syncthreads();
-  const int column = lane & (columns - 1), warps = blockDim.x / warp_size;
+  const int column = lane & (columns - 1), warps = split.team - 5;
   merge_parts(of_block, columns, warps, [&](int warp, int column) { return of_warp[warp * columns + column]; });
-  const int blocks = cluster_size();
-  if (blocks == 1) return of_block[column];
+  if (cluster_size() == 1) return of_block[column];
 
   cluster_sync();
-  merge_parts(of_cluster, columns, blocks, [&](int rank, int column) { return of_peer(of_block, rank)[column]; });
+  const int ranks = __ffs(cluster_size()) - 1;
+  merge_parts(of_cluster, columns, ranks, [&](int rank, int column) { return of_peer(of_block, rank)[column]; });
   cluster_arrive();
   return of_cluster[column];
 }

@@ -7,6 +7,8 @@
 
 #pragma once
 
+#include <type_traits>
+
 #include "activation.cuh"
 #include "held.cuh"
 #include "passes.h"
@@ -45,8 +47,8 @@ struct Affine {
   }
 };
 
-// body(activation, with_maps): the loops are compiled for each activation, and again for cheap ones that meet neither gamma
-// nor residual: beside the others, zeros cost little.
+// body(activation, with_maps): the loops are compiled for each activation, and again for cheap ones that meet neither
+// gamma nor residual. Beside the others, zeros cost little.
 template <typename N, class Body>
 __device__ __forceinline__ void specialise(const Transform& transform, const Body& body) {
   with_activation<N>(transform.activation, [&](const auto& activation) {
@@ -110,8 +112,8 @@ __device__ __forceinline__ void write_output(
 // The output of a walk whose input is held.
 template <typename T, int W, int P>
 __device__ __forceinline__ void write_outputs(
-    const Held<T, W>& input, T edge, const Walk<W, P>& walk, const Transform& transform, const Affine<Wide<T>, P>& affine,
-    void* output) {
+    const Held<T, W>& input, T edge, const Walk<W, P>& walk, const Transform& transform,
+    const Affine<Wide<T>, P>& affine, void* output) {
   using N = Wide<T>;
   specialise<N>(transform, [&](const auto& activation, auto with_maps) {
     walk.template tiles<2>(walk.count, [&](auto size, int v) {
@@ -181,7 +183,8 @@ __device__ __forceinline__ void each_gradient(
 // The same for the walk's edge.
 template <typename T, int W, int P, class Body>
 __device__ __forceinline__ void edge_gradient(
-    T grad, T input, const Walk<W, P>& walk, const Transform& transform, const Affine<Wide<T>, P>& affine, const Body& body) {
+    T grad, T input, const Walk<W, P>& walk, const Transform& transform, const Affine<Wide<T>, P>& affine,
+    const Body& body) {
   using N = Wide<T>;
   if constexpr (P == 1)
     if (walk.edge >= 0)
@@ -204,7 +207,8 @@ __device__ __forceinline__ void write_gradient(
 #pragma unroll
     for (int e = 0; e < W; ++e) {
       const int p = plane_of<P>(e);
-      grad[e] = gradient.affine[e] * affine.scale[p] + gradient.centred[e] * from_statistics.scale[p] + from_statistics.shift[p];
+      grad[e] = gradient.affine[e] * affine.scale[p] +
+          (gradient.centred[e] * from_statistics.scale[p] + from_statistics.shift[p]);
     }
     store<T, W>(static_cast<T*>(to.input) + at, pack<T, W>(grad));
   }

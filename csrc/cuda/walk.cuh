@@ -10,11 +10,11 @@ namespace fastnorm::cuda {
 template <int V>
 using Size = std::integral_constant<int, V>;
 
-// `count` vectors of W elements, one every `stride` elements from `offset` on. They belong to the P planes from (sample,
-// channel) on: one in NCHW, one per element in channels_last.
+// `count` vectors of W elements, one every `stride` elements from `offset` on. They belong to the P planes from
+// (sample, channel) on: one in NCHW, one per element in channels_last.
 //
-// In NCHW, where W does not divide a plane, its vectors lie on the boundaries of memory and up to W - 1 elements on either
-// side are left over: each is the `edge` of one thread.
+// In NCHW, where W does not divide a plane, its vectors lie on the boundaries of memory, and up to W - 1 elements on
+// either side are left over: each is the `edge` of one thread.
 template <int W, int P>
 struct Walk {
   int64_t offset, stride, edge = -1;
@@ -36,7 +36,7 @@ struct Walk {
     channel = bundle - sample * split.groups;
 
     int64_t positions, pitch;
-    if (split.channels_last) {
+    if (P > 1 || (W == 1 && split.channels_last)) {
       channel = ((channel << split.columns) + column) * P;
       if (channel >= split.channels) {
         idle = true;
