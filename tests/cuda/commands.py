@@ -1,6 +1,7 @@
 """The commands that build the CUDA half, for a machine without a GPU: by nvcc, or for the emulator by any C++ compiler."""
 
 import os
+import platform
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,8 @@ KERNELS = sorted((CSRC / "cuda").glob("*.cu"))
 BINDINGS = [CSRC / "bindings" / "cuda.cpp", CSRC / "bindings" / "current_stream.cpp"]
 
 CXX = shutil.which(os.environ.get("CXX", "c++"))
+# For its _Float16 and thread-local memory that other threads can reach.
+GXX = shutil.which("g++") if platform.system() == "Linux" else None
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path=os.environ.get("CUDA_HOME", "/usr/local/cuda") + "/bin")
 
 _TORCH = [f"-isystem{path}" for path in include_paths()] + ["-DTORCH_TARGET_VERSION=0x020b000000000000"]
@@ -41,9 +44,9 @@ def emulator_library(folder: Path) -> Path:
     flags += [f"-I{EMULATOR}", f"-I{CSRC}", *_TORCH, "-DFASTNORM_DISPATCH_KEY=CPU"]
     sources = [*KERNELS, CSRC / "bindings" / "cuda.cpp", EMULATOR / "emulator.cpp", EMULATOR / "stream.cpp"]
     objects = [folder / f"{source.stem}.emulated.o" for source in sources]
-    run_all([[CXX, *flags, "-xc++", "-c", source, "-o", object] for source, object in zip(sources, objects)])
+    run_all([[GXX, *flags, "-xc++", "-c", source, "-o", object] for source, object in zip(sources, objects)])
     library = folder / "emulated.so"
-    run([CXX, "-shared", *objects, *_TORCH_LIBRARY, "-pthread", "-o", library])
+    run([GXX, "-shared", *objects, *_TORCH_LIBRARY, "-pthread", "-o", library])
     return library
 
 

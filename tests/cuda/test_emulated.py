@@ -8,7 +8,7 @@ from pathlib import Path
 import commands
 import pytest
 
-pytestmark = pytest.mark.skipif(commands.CXX is None, reason="no C++ compiler")
+pytestmark = pytest.mark.skipif(commands.GXX is None, reason="no g++ for Linux")
 
 TESTS = Path(__file__).parents[1]
 
