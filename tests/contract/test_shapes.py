@@ -31,7 +31,8 @@ SHAPES = {
 def test_odd_shapes(call, shape, layout):
     sample = call.sample(shape).map(layout)
     assert_values(call.operator, sample)
-    assert_gradients(call.operator, sample, layout)
+    # In a plane alone the terms of a gradient, a few tenths each, may happen to cancel.
+    assert_gradients(call.operator, sample, layout, scale=0.25)
 
 
 @pytest.mark.core
