@@ -26,10 +26,9 @@ _TRITON = {
     "scale_shift_backward": ("scale_shift", "backward"),
     "instance_norm": ("instance_norm", "forward"),
     "instance_norm_backward": ("instance_norm", "backward"),
+    "layer_instance_norm": ("layer_instance_norm", "forward"),
+    "layer_instance_norm_backward": ("layer_instance_norm", "backward"),
 }
-
-# An operator made of those, and of arithmetic on a number per plane.
-_COMPOSED = ("layer_instance_norm",)
 
 _PACKAGE = __package__.rpartition(".")[0]
 _CUDA_LIBRARY = Path(__file__).parent.parent / "_C_cuda.so"
@@ -55,7 +54,7 @@ def which(kernel: str, device: str) -> str:
     """What runs a kernel operator on a device type: "cpu", "cuda", "triton", "definition" or "reference"."""
     if reference():
         return "reference"
-    return _in_use.get(device, "definition") if kernel in _TRITON or kernel in _COMPOSED else "definition"
+    return _in_use.get(device, "definition") if kernel in _TRITON else "definition"
 
 
 def install() -> None:
