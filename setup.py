@@ -229,7 +229,7 @@ def build_cpu(folder: Path, library: Path) -> bool:
 
 
 def build_cuda(folder: Path, library: Path) -> bool:
-    """Whether it is built. A CPU-only torch will do: torch's CUDA library is asked for the stream when the kernels run."""
+    """Whether it is built. A CPU-only torch will do: torch's CUDA library is first asked for when the kernels run."""
     home = cuda_home()
     if home is None:
         say(f"warning: nvcc is here, but not cuda_runtime.h; set CUDA_HOME; {WITHOUT_CUDA}")
