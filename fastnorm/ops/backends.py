@@ -98,11 +98,7 @@ def _load_cpu() -> bool:
 
 def _load_cuda() -> None:
     try:
-        torch.ops.load_library(str(CUDA_LIBRARY))
-        library = ctypes.CDLL(str(CUDA_LIBRARY))
-        library.fastnorm_cuda_targets.restype = ctypes.c_char_p
-        runtime = library.fastnorm_cuda_runtime()
-        targets = [int(target) for target in library.fastnorm_cuda_targets().split()]
+        runtime, targets = _open_cuda_library()
     except (OSError, AttributeError) as error:
         _leave_cuda(f"it does not load: {error}")
         return
@@ -114,6 +110,14 @@ def _load_cuda() -> None:
 
     # It runs when torch begins to use CUDA, before there is a tensor to call a kernel with; now, if it has begun.
     torch.cuda._lazy_call(check)
+
+
+def _open_cuda_library() -> tuple[int, list[int]]:
+    """Register the kernels of the library; the CUDA runtime that it brings, and the targets that it is compiled for."""
+    torch.ops.load_library(str(CUDA_LIBRARY))
+    library = ctypes.CDLL(str(CUDA_LIBRARY))
+    library.fastnorm_cuda_targets.restype = ctypes.c_char_p
+    return library.fastnorm_cuda_runtime(), [int(target) for target in library.fastnorm_cuda_targets().split()]
 
 
 def _misfit(runtime: int, targets: Sequence[int]) -> str | None:
