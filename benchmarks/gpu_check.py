@@ -89,7 +89,7 @@ def what_hinders(device, building) -> list[str]:
     if device == "cuda" and _has("torch") and not _has_gpu():
         lines.append("a torch that finds a CUDA device (--device cpu tries this script without one)")
     if building:
-        lines += [f"{name}, to build with" for name in ("pip", "setuptools", "pybind11") if not _has(name)]
+        lines += [f"{name}, to build with" for name in ("setuptools", "pybind11") if not _has(name)]
         if not _has("ninja") and not shutil.which("ninja"):
             lines.append("ninja, to build with")
         # setuptools before 70.1 leaves it to wheel, which leaves it to setuptools since 0.46.

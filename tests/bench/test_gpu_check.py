@@ -300,6 +300,15 @@ def test_what_is_left_out(machine, lacks, told):
     assert gpu_check.what_is_left_out("cuda", True) == told
 
 
+def test_looking_does_not_get_in_its_own_way():
+    program = f"""
+import runpy
+here = runpy.run_path({gpu_check.__file__!r})
+here["what_hinders"]("cpu", True), here["what_is_left_out"]("cpu", True)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_setup_says_which_compilers_there_are(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("CUDA_HOME", "nowhere")
