@@ -26,6 +26,12 @@ struct Cpu {
   static void run(const char*, const Tensor&, const InstanceNormBackward& args) {
     kernels().instance_norm_backward(args, torch_threads());
   }
+  static void run(const char*, const Tensor&, const LayerInstanceNorm& args) {
+    kernels().layer_instance_norm(args, torch_threads());
+  }
+  static void run(const char*, const Tensor&, const LayerInstanceNormBackward& args) {
+    kernels().layer_instance_norm_backward(args, torch_threads());
+  }
 };
 
 }  // namespace

@@ -132,12 +132,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> instance_norm_backward(
   grad = map.aligned(op, "grad", grad);
   gamma = map.aligned(op, "gamma", gamma);
   residual = map.aligned(op, "residual", residual);
-  for (Tensor* statistic : {&mean, &rstd}) {
-    STD_TORCH_CHECK(
-        statistic->numel() == map.planes.samples * map.planes.channels && statistic->scalar_type() == wide_type(input),
-        op, ": mean, rstd: expected the statistics of the input");
-    *statistic = torch::stable::contiguous(*statistic);
-  }
+  mean = map.statistic(op, "mean", mean);
+  rstd = map.statistic(op, "rstd", rstd);
   Tensor grad_input = map.new_map(), grad_weight = map.new_statistic(), grad_bias = map.new_statistic();
   Tensor grad_gamma = map.new_map(gamma.has_value());
   Tensor grad_residual = map.new_map(residual.has_value() && activation != 0);
@@ -164,12 +160,79 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> instance_norm_backward(
 }
 
 template <class Device>
+std::tuple<Tensor, Tensor, Tensor> layer_instance_norm(
+    Tensor input, Tensor rho, OptionalTensor weight, OptionalTensor bias, OptionalTensor residual, double eps,
+    int64_t correction, int64_t activation, double slope) {
+  const char* op = "layer_instance_norm";
+  Device::check(op, input, {{"rho", rho}, {"weight", weight}, {"bias", bias}, {"residual", residual}});
+  const Map map(op, input);
+  residual = map.aligned(op, "residual", residual);
+  Tensor output = map.new_map(), mean = map.new_statistic(), var = map.new_statistic();
+  Device::run(
+      op, input,
+      LayerInstanceNorm{
+          map.planes,
+          {eps, correction, false},
+          {static_cast<int>(activation), slope},
+          data(map.tensor),
+          map.parameter(op, "rho", rho),
+          map.parameter(op, "weight", weight),
+          map.parameter(op, "bias", bias),
+          {nullptr, data(residual)},
+          out(output),
+          out(mean),
+          out(var)});
+  return {output, mean, var};
+}
+
+template <class Device>
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> layer_instance_norm_backward(
+    Tensor grad, Tensor input, Tensor mean, Tensor var, Tensor rho, OptionalTensor weight, OptionalTensor bias,
+    OptionalTensor residual, double eps, int64_t correction, int64_t activation, double slope) {
+  const char* op = "layer_instance_norm_backward";
+  Device::check(
+      op, input,
+      {{"grad", grad}, {"mean", mean}, {"var", var}, {"rho", rho}, {"weight", weight}, {"bias", bias},
+       {"residual", residual}});
+  const Map map(op, input);
+  grad = map.aligned(op, "grad", grad);
+  mean = map.statistic(op, "mean", mean);
+  var = map.statistic(op, "var", var);
+  residual = map.aligned(op, "residual", residual);
+  Tensor grad_input = map.new_map();
+  Tensor grad_rho = map.new_statistic(), grad_weight = map.new_statistic(), grad_bias = map.new_statistic();
+  Tensor grad_residual = map.new_map(residual.has_value() && activation != 0);
+  Device::run(
+      op, input,
+      LayerInstanceNormBackward{
+          map.planes,
+          {eps, correction, false},
+          {static_cast<int>(activation), slope},
+          data(grad),
+          data(map.tensor),
+          data(mean),
+          data(var),
+          map.parameter(op, "rho", rho),
+          map.parameter(op, "weight", weight),
+          map.parameter(op, "bias", bias),
+          {nullptr, data(residual)},
+          out(grad_input),
+          out(grad_rho),
+          out(grad_weight),
+          out(grad_bias),
+          out(grad_residual)});
+  return {grad_input, grad_rho, grad_weight, grad_bias, grad_residual};
+}
+
+template <class Device>
 void register_operators(torch::stable::detail::StableLibrary& library) {
   library.impl("instance_stats", TORCH_BOX(&instance_stats<Device>));
   library.impl("scale_shift", TORCH_BOX(&scale_shift<Device>));
   library.impl("scale_shift_backward", TORCH_BOX(&scale_shift_backward<Device>));
   library.impl("instance_norm", TORCH_BOX(&instance_norm<Device>));
   library.impl("instance_norm_backward", TORCH_BOX(&instance_norm_backward<Device>));
+  library.impl("layer_instance_norm", TORCH_BOX(&layer_instance_norm<Device>));
+  library.impl("layer_instance_norm_backward", TORCH_BOX(&layer_instance_norm_backward<Device>));
 }
 
 }  // namespace fastnorm

@@ -136,6 +136,14 @@ struct Map {
     return new_empty(tensor, {planes.samples, planes.channels}, wide_type(tensor));
   }
 
+  // One that a forward returned, dense.
+  Tensor statistic(const char* op, const char* name, const Tensor& value) const {
+    STD_TORCH_CHECK(
+        value.numel() == planes.samples * planes.channels && value.scalar_type() == wide_type(tensor),
+        op, ": ", name, ": expected a statistic of the input, as the forward returned it");
+    return torch::stable::contiguous(value);
+  }
+
   // A (C,), (1, C) or (N, C) tensor of any floating-point type and strides.
   Parameter parameter(const char* op, const char* name, const OptionalTensor& value) const {
     if (!value.has_value()) return {};

@@ -98,6 +98,27 @@ struct InstanceNormBackward {
   void *grad_input, *grad_weight, *grad_bias, *grad_gamma, *grad_residual;
 };
 
+// var is the variance of a plane, without eps or correction. There is no gamma.
+struct LayerInstanceNorm {
+  Planes planes;
+  VarianceRule rule;
+  Activation activation;
+  const void* input;
+  Parameter rho, weight, bias;
+  Maps maps;
+  void *output, *mean, *var;
+};
+
+struct LayerInstanceNormBackward {
+  Planes planes;
+  VarianceRule rule;
+  Activation activation;
+  const void *grad, *input, *mean, *var;
+  Parameter rho, weight, bias;
+  Maps maps;
+  void *grad_input, *grad_rho, *grad_weight, *grad_bias, *grad_residual;
+};
+
 struct Kernels {
   const char* isa;
   void (*instance_stats)(const InstanceStats&, const Threads&);
@@ -105,6 +126,8 @@ struct Kernels {
   void (*scale_shift_backward)(const ScaleShiftBackward&, const Threads&);
   void (*instance_norm)(const InstanceNorm&, const Threads&);
   void (*instance_norm_backward)(const InstanceNormBackward&, const Threads&);
+  void (*layer_instance_norm)(const LayerInstanceNorm&, const Threads&);
+  void (*layer_instance_norm_backward)(const LayerInstanceNormBackward&, const Threads&);
 };
 
 // The table in use: the best that this machine can run, unless `use_isa` chose another.

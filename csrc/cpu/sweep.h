@@ -269,7 +269,8 @@ class Sweep {
     const Coefficients<W> all{
         buffer, buffer + rows.length, buffer + 2 * rows.length, buffer + 3 * rows.length, buffer + 4 * rows.length};
     const auto copy = [&](const W* from, W* to) {
-      for (int64_t i = 0; i < rows.length; ++i) to[i] = from[i % planes_.channels];
+      for (int64_t i = 0; i < planes_.channels; ++i) to[i] = from[i];
+      for (int64_t i = planes_.channels; i < rows.length; ++i) to[i] = to[i - planes_.channels];
     };
     copy(once.center, all.center);
     copy(once.scale, all.scale);

@@ -9,12 +9,15 @@ void scale_shift(const ScaleShift&, const Threads&);
 void scale_shift_backward(const ScaleShiftBackward&, const Threads&);
 void instance_norm(const InstanceNorm&, const Threads&);
 void instance_norm_backward(const InstanceNormBackward&, const Threads&);
+void layer_instance_norm(const LayerInstanceNorm&, const Threads&);
+void layer_instance_norm_backward(const LayerInstanceNormBackward&, const Threads&);
 
 #define NAME_OF(isa) #isa
 #define NAME(isa) NAME_OF(isa)
 
 extern const Kernels table;
 const Kernels table = {
-    NAME(FASTNORM_ISA), instance_stats, scale_shift, scale_shift_backward, instance_norm, instance_norm_backward};
+    NAME(FASTNORM_ISA),     instance_stats,         scale_shift,         scale_shift_backward,
+    instance_norm,          instance_norm_backward, layer_instance_norm, layer_instance_norm_backward};
 
 }  // namespace fastnorm::FASTNORM_ISA

@@ -68,10 +68,6 @@ __global__ void __maxnreg__(registers<P>)
   leave_team();
 }
 
-Parameter statistic(const Planes& planes, const void* data) {
-  return {data, planes.element == Element::f64 ? Element::f64 : Element::f32, planes.channels, 1};
-}
-
 cudaError_t in_two_passes(ForwardPass pass, const VarianceRule& rule, void* mean, void* rstd, const Queue& queue) {
   if (const cudaError_t error = run(InstanceStats{pass.planes, rule, pass.input, mean, rstd}, queue)) return error;
   pass.transform.mean = statistic(pass.planes, mean);

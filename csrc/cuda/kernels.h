@@ -20,5 +20,7 @@ cudaError_t run(const ScaleShift&, const Queue&);
 cudaError_t run(const ScaleShiftBackward&, const Queue&);
 cudaError_t run(const InstanceNorm&, const Queue&);
 cudaError_t run(const InstanceNormBackward&, const Queue&);
+cudaError_t run(const LayerInstanceNorm&, const Queue&);
+cudaError_t run(const LayerInstanceNormBackward&, const Queue&);
 
 }  // namespace fastnorm::cuda

@@ -42,6 +42,11 @@ struct BackwardPass {
   GradientSums sums;
 };
 
+// A number per plane that a kernel wrote, (N, C).
+inline Parameter statistic(const Planes& planes, const void* data) {
+  return {data, planes.element == Element::f64 ? Element::f64 : Element::f32, planes.channels, 1};
+}
+
 // All maps that a pass reads or writes, null where there is none.
 inline std::array<const void*, 4> maps_of(const ForwardPass& pass) {
   return {pass.input, pass.output, pass.transform.maps.gamma, pass.transform.maps.residual};

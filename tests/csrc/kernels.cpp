@@ -167,6 +167,85 @@ void check_norm(const Case& c, int code, bool with_maps) {
   }
 }
 
+// The blend of instance and layer normalisation, each normalised apart.
+void check_layer(const Case& c, int code, bool with_maps) {
+  const Planes& p = c.planes;
+  const Element wide = wide_is_double(p.element) ? Element::f64 : Element::f32;
+  Array x(p.element, c.elements()), residual(p.element, c.elements()), grad(p.element, c.elements());
+  Array rho(p.element, p.channels), weight(p.element, c.count()), bias(p.element, p.channels);
+  Array output(p.element, c.elements()), mean(wide, c.count()), var(wide, c.count());
+  Array grad_x(p.element, c.elements()), grad_residual(p.element, c.elements());
+  Array grad_rho(wide, c.count()), grad_weight(wide, c.count()), grad_bias(wide, c.count());
+  x.fill(1), residual.fill(3), grad.fill(4), weight.fill(5), bias.fill(6), rho.fill(7);
+
+  const VarianceRule rule{1e-2, 0, false};
+  const Activation activation{code, 0.25};
+  const Maps maps = with_maps ? Maps{nullptr, residual.data} : Maps{};
+  const Parameter r{rho.data, p.element, 0, 1}, w{weight.data, p.element, p.channels, 1}, b{bias.data, p.element, 0, 1};
+  kernels().layer_instance_norm({p, rule, activation, x.data, r, w, b, maps, output.data, mean.data, var.data}, three);
+  kernels().layer_instance_norm_backward(
+      {p, rule, activation, grad.data, x.data, mean.data, var.data, r, w, b, maps, grad_x.data, grad_rho.data,
+       grad_weight.data, grad_bias.data, with_maps ? grad_residual.data : nullptr},
+      three);
+
+  for (int64_t n = 0; n < p.samples; ++n) {
+    const int64_t first = n * p.channels;
+    const double layer_size = p.channels * p.size;
+    std::vector<double> means(p.channels), vars(p.channels);
+    double layer_mean = 0, layer_var = 0;
+    for (int64_t k = 0; k < p.channels; ++k) {
+      for (int64_t i = 0; i < p.size; ++i) means[k] += x.get(c.index(first + k, i)) / p.size;
+      layer_mean += means[k] / p.channels;
+    }
+    for (int64_t k = 0; k < p.channels; ++k)
+      for (int64_t i = 0; i < p.size; ++i) {
+        vars[k] += std::pow(x.get(c.index(first + k, i)) - means[k], 2) / p.size;
+        layer_var += std::pow(x.get(c.index(first + k, i)) - layer_mean, 2) / layer_size;
+      }
+    const double layer_rstd = 1 / std::sqrt(layer_var + rule.eps);
+    // Gradients with respect to the two normalised maps, and their sums.
+    std::vector<double> g(p.channels * p.size);
+    double layer_sum = 0, layer_sum_x = 0;
+    std::vector<double> sum(p.channels), sum_x(p.channels);
+    for (int64_t k = 0; k < p.channels; ++k) {
+      const double rstd = 1 / std::sqrt(vars[k] + rule.eps), ro = rho.get(k), we = weight.get(first + k);
+      c.check("mean", mean.get(first + k), means[k]);
+      c.check("var", var.get(first + k), vars[k]);
+      double from_rho = 0, from_weight = 0, from_bias = 0;
+      for (int64_t i = 0; i < p.size; ++i) {
+        const int64_t at = c.index(first + k, i);
+        const double own = (x.get(at) - means[k]) * rstd, of_layer = (x.get(at) - layer_mean) * layer_rstd;
+        const double blended = ro * own + (1 - ro) * of_layer;
+        const double before = blended * we + bias.get(k) + (with_maps ? residual.get(at) : 0);
+        c.check("output", output.get(at), act(code, before));
+        const double through = grad.get(at) * derivative(code, before);
+        if (with_maps) c.check("grad_residual", grad_residual.get(at), through);
+        from_rho += through * we * (own - of_layer);
+        from_weight += through * blended;
+        from_bias += through;
+        g[k * p.size + i] = through * we;
+        sum[k] += through * we * ro;
+        sum_x[k] += through * we * ro * own;
+        layer_sum += through * we * (1 - ro);
+        layer_sum_x += through * we * (1 - ro) * of_layer;
+      }
+      c.check("grad_rho", grad_rho.get(first + k) / p.size, from_rho / p.size);
+      c.check("grad_weight", grad_weight.get(first + k) / p.size, from_weight / p.size);
+      c.check("grad_bias", grad_bias.get(first + k) / p.size, from_bias / p.size);
+    }
+    for (int64_t k = 0; k < p.channels; ++k) {
+      const double rstd = 1 / std::sqrt(vars[k] + rule.eps), ro = rho.get(k);
+      for (int64_t i = 0; i < p.size; ++i) {
+        const int64_t at = c.index(first + k, i);
+        const double own = (x.get(at) - means[k]) * rstd, of_layer = (x.get(at) - layer_mean) * layer_rstd;
+        const double expected = rstd * (ro * g[k * p.size + i] - sum[k] / p.size - own * sum_x[k] / p.size) +
+            layer_rstd * ((1 - ro) * g[k * p.size + i] - layer_sum / layer_size - of_layer * layer_sum_x / layer_size);
+        c.check("grad_input", grad_x.get(at), expected);
+      }
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -178,8 +257,11 @@ int main() {
     for (int e = 0; e < 4; ++e)
       for (const auto& shape : shapes)
         for (const bool channels_last : {false, true})
-          for (int code = 0; code < 5; ++code)
-            check_norm({{elements[e], shape[0], shape[1], shape[2], channels_last}, *isa, tolerances[e]}, code, code % 2);
+          for (int code = 0; code < 5; ++code) {
+            const Case c{{elements[e], shape[0], shape[1], shape[2], channels_last}, *isa, tolerances[e]};
+            check_norm(c, code, code % 2);
+            check_layer(c, code, code % 2);
+          }
     std::printf("%s: checked\n", *isa);
   }
   if (failures) std::printf("%d values are wrong\n", failures);

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastnorm.ops import instance_norm, instance_stats, scale_shift
+from fastnorm.ops import instance_norm, instance_stats, layer_instance_norm, scale_shift
 
 EMULATOR = ctypes.CDLL(os.environ["FASTNORM_EMULATOR"])
 
@@ -160,6 +160,30 @@ def test_scale_shift(device, shape, format, need_input, need_sums):
     assert_close(results, expected, scale=(shape[2] * shape[3]) ** 0.5)
     wanted = need_input, need_sums, need_sums, True, residual is not None
     assert [result.numel() > 0 for result in results] == list(wanted)
+
+
+# More channels than a block of the blending kernels has threads; fewer; and one.
+@pytest.mark.parametrize("shape", [(2, 300, 3, 3), (3, 40, 8, 20), (2, 1, 9, 11)], ids=str)
+@every_dtype
+@every_layout
+@pytest.mark.parametrize("activation", [0, 3])
+@every_device
+def test_layer_instance_norm(device, activation, format, dtype, shape):
+    emulate(device)
+    maps = Maps(shape, dtype, format)
+    n, c = shape[:2]
+    input, grad, residual = maps(mean=3.0), maps(), maps()
+    parameters = maps.per_plane(c), maps.per_plane(n, c), maps.per_plane(1, c), residual
+    settings = 1e-3, activation % 2, activation, 0.2
+    output, mean, var = torch.ops.fastnorm.layer_instance_norm(input, *parameters, *settings)
+    gradients = torch.ops.fastnorm.layer_instance_norm_backward(grad, input, mean, var, *parameters, *settings)
+    wide_parameters = [wide(parameter) for parameter in parameters]
+    expected = layer_instance_norm.formula(wide(input), *wide_parameters, *settings)
+    expected_var, expected_mean = torch.var_mean(wide(input).flatten(2), 2, correction=0)
+    assert_close([output, mean, var], [expected, expected_mean, expected_var], scale=4.0)
+    expected = layer_instance_norm.backward_formula(wide(grad), wide(input), *wide_parameters, *settings)
+    assert_close(gradients, expected, scale=(shape[2] * shape[3]) ** 0.5)
+    assert (gradients[-1].numel() > 0) == (activation != 0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64], ids=str)
