@@ -90,31 +90,30 @@ def instance_norm(
         return _norm_by_running_statistics(input, running_mean, running_var, weight, bias, eps, following)
     if size == 1:
         raise ValueError(f"instance_norm: input: expected more than 1 element in a plane, got {tuple(input.shape)}")
-    if running_mean is None:
-        return _run(ops.instance_norm)(input, weight, bias, eps=eps, **following)
-    if backends.reference():
-        mean, rstd = ops.instance_stats.reference(input, eps)
-        output = ops.instance_norm.reference(input, weight, bias, eps=eps, **following)
-    else:
-        output, mean, rstd = ops.instance_norm.with_statistics(input, weight, bias, eps=eps, **following)
-    _update_running_statistics(running_mean, running_var, mean.detach(), rstd.detach(), size, momentum, eps)
+    output = _run(ops.instance_norm)(input, weight, bias, eps=eps, **following)
+    if running_mean is not None:
+        _update_running_statistics(running_mean, running_var, input, momentum)
     return output
 
 
 def _norm_by_running_statistics(input, running_mean, running_var, weight, bias, eps, following):
-    scale = (running_var.to(torch.promote_types(running_var.dtype, torch.float32)) + eps).rsqrt()
+    wide = torch.promote_types(running_var.dtype, torch.promote_types(input.dtype, torch.float32))
+    scale = (running_var.to(wide) + eps).rsqrt()
     scale = scale if weight is None else scale * weight
     return _run(ops.scale_shift)(input, running_mean, scale, bias, **following)
 
 
-def _update_running_statistics(running_mean, running_var, mean, rstd, size, momentum, eps):
+@torch.no_grad()
+def _update_running_statistics(running_mean, running_var, input, momentum):
     """torch's rule: the mean over samples, with the unbiased variance."""
-    if mean.shape[0] == 0:
+    if input.shape[0] == 0:
         return
-    with torch.no_grad():
-        var = (rstd.square().reciprocal() - eps) * (size / (size - 1))
-        running_mean.lerp_(mean.mean(0).to(running_mean.dtype), momentum)
-        running_var.lerp_(var.mean(0).to(running_var.dtype), momentum)
+    # Those of the norm have eps in them, beside which a small variance is lost.
+    mean, rstd = _run(ops.instance_stats)(input, eps=0.0, correction=1)
+    # A constant plane has an infinite rstd, whose reciprocal is 0.
+    var = rstd.reciprocal().square()
+    running_mean.lerp_(mean.mean(0).to(running_mean.dtype), momentum)
+    running_var.lerp_(var.mean(0).to(running_var.dtype), momentum)
 
 
 def adain(
