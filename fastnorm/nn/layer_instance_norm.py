@@ -2,7 +2,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional
-from .._checks import check_activation
+from .._checks import check_activation, check_number
+from ._batch import to_batch
 
 
 class LayerInstanceNorm2d(nn.Module):
@@ -28,20 +29,22 @@ class LayerInstanceNorm2d(nn.Module):
         device=None,
         dtype=None,
     ) -> None:
-        check_activation(type(self).__name__, activation)
+        check_activation(type(self).__name__, activation, negative_slope)
+        check_number(type(self).__name__, "rho", rho)
         super().__init__()
         self.num_features, self.eps, self.correction = num_features, eps, correction
         self.activation, self.negative_slope = activation, negative_slope
         options = dict(device=device, dtype=dtype)
-        self.rho = nn.Parameter(torch.full((num_features,), rho, **options))
+        self.rho = nn.Parameter(torch.full((num_features,), float(rho), **options))
         self.weight = nn.Parameter(torch.ones(num_features, **options)) if affine else None
         self.bias = nn.Parameter(torch.zeros(num_features, **options)) if affine else None
 
     def forward(
         self, input: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, residual: Tensor | None = None
     ) -> Tensor:
-        """input (N, C, H, W); weight and bias (N, C), in place of the module's own. rho is kept in 0..1, as published."""
-        return functional.layer_instance_norm(
+        """input (N, C, H, W) or (C, H, W); weight and bias (C,) or (N, C), in place of the module's own."""
+        input, residual, unbatched = to_batch(self, input, residual, 2, self.num_features)
+        output = functional.layer_instance_norm(
             input,
             self.rho.clamp(0, 1),
             self.weight if weight is None else weight,
@@ -52,6 +55,7 @@ class LayerInstanceNorm2d(nn.Module):
             residual=residual,
             negative_slope=self.negative_slope,
         )
+        return output.squeeze(0) if unbatched else output
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}, affine={self.weight is not None}, activation={self.activation!r}"

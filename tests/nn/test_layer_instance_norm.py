@@ -54,6 +54,23 @@ def test_rho_stays_between_layer_and_instance(rho, kept):
     )
 
 
+def test_rho_of_an_integer():
+    assert nn.LayerInstanceNorm2d(3, rho=1).rho.equal(torch.ones(3))
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_one_map_without_a_batch(affine):
+    module = randomized(nn.LayerInstanceNorm2d(3, affine=affine))
+    input, residual = INPUT[0], RESIDUAL[0]
+    torch.testing.assert_close(module(input), module(input[None])[0], rtol=0, atol=0)
+    gamma, beta = torch.randn(2, 3, generator=torch.Generator().manual_seed(2)).double()
+    actual = module(input, gamma, beta, residual)
+    torch.testing.assert_close(actual, module(input[None], gamma, beta, residual[None])[0], rtol=0, atol=0)
+    # Four rows and as many channels: no batch of lines.
+    square = INPUT[0, :, :3]
+    torch.testing.assert_close(module(square), module(square[None])[0], rtol=0, atol=0)
+
+
 def test_a_style_replaces_the_own_affine_map():
     module = randomized(nn.LayerInstanceNorm2d(3, correction=1))
     gamma = torch.full((2, 3), 2.0).double()
