@@ -3,6 +3,7 @@ from torch import Tensor, nn
 
 from .. import functional
 from .._checks import check_activation, check_number
+from ..ops._library import differentiable
 from ._batch import to_batch
 
 
@@ -10,6 +11,10 @@ class LayerInstanceNorm2d(nn.Module):
     """A blend of instance and layer normalisation, learned per channel (U-GAT-IT, Kim et al. 2020, arXiv:1907.10830).
 
     With `affine` it holds its own weight and bias (the paper's LIN); without, `forward` takes those of a style (AdaLIN).
+
+    rho is kept in 0..1. The paper clips it after each step of the optimiser; here a step may take it out, where it counts
+    as the bound it passed and its gradient is only what leads a descent back. So it moves again when the loss asks for it,
+    and no step needs a hook.
 
     Args:
         num_features: channels, C.
@@ -46,7 +51,7 @@ class LayerInstanceNorm2d(nn.Module):
         input, residual, unbatched = to_batch(self, input, residual, 2, self.num_features)
         output = functional.layer_instance_norm(
             input,
-            self.rho.clamp(0, 1),
+            _bounded(self.rho, 0, 1),
             self.weight if weight is None else weight,
             self.bias if bias is None else bias,
             self.eps,
@@ -59,3 +64,20 @@ class LayerInstanceNorm2d(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}, affine={self.weight is not None}, activation={self.activation!r}"
+
+
+# The gradient of a clamp is 0 outside, where a parameter that a step took there would stay. A clamp of the parameter itself
+# would change it under the graph of another call.
+
+
+def _save(ctx, inputs, output):
+    ctx.save_for_backward(inputs[0])
+
+
+def _back_inside(ctx, grad):
+    (rho,) = ctx.saved_tensors
+    outwards = ((rho < 0) & (grad > 0)) | ((rho > 1) & (grad < 0))
+    return grad.masked_fill(outwards, 0), None, None
+
+
+_bounded = differentiable(torch.ops.aten.clamp.default, _save, _back_inside)
