@@ -1,6 +1,8 @@
 """`fastnorm info`: versions, the machine, and what runs each operator on it."""
 
 import json
+import os
+import shutil
 
 import torch
 
@@ -18,6 +20,10 @@ NAMES = {
 HOW_TO_BUILD = (
     "there is no compiled extension, plain PyTorch runs instead: "
     "install a C++ compiler, then pip install --no-build-isolation --force-reinstall --no-deps fastnorm (or a checkout)"
+)
+HOW_TO_BUILD_CUDA = (
+    "nvcc is here, the CUDA library is not: to build it, or to see what fails, "
+    "pip install -v --no-build-isolation --force-reinstall --no-deps fastnorm (or a checkout)"
 )
 
 
@@ -39,8 +45,19 @@ def collect() -> dict:
     extension = machine.extension()
     return machine.describe() | {
         "extension": extension and {"isas": extension.available_isas(), "compiler": extension.compiler},
+        "cuda_problem": _cuda_problem(),
         "operators": {name: _kernels(operator) for name, operator in OPERATORS.items()},
     }
+
+
+def _cuda_problem():
+    """Why CUDA C++ does not run where it could; None where it does, or nothing is there for it to run on."""
+    if not torch.version.cuda:
+        return None
+    if backends.CUDA_LIBRARY.exists():
+        return backends.cuda_problem()
+    found = shutil.which("nvcc") or shutil.which("nvcc", path=os.environ.get("CUDA_HOME", "/usr/local/cuda") + "/bin")
+    return HOW_TO_BUILD_CUDA if found else None
 
 
 def _kernels(operator):
@@ -64,6 +81,8 @@ def _lines(found):
         yield f"GPU: {gpu['name']}, compute capability {gpu['capability']}, {gpu['memory'] / 2**30:.0f} GiB"
     if not found["gpus"]:
         yield "GPU: none that torch can use"
+    if found["cuda_problem"]:
+        yield f"CUDA kernels: {found['cuda_problem']}"
     if backends.reference():
         yield "FASTNORM_BACKEND=reference: plain PyTorch runs everything"
 

@@ -2,15 +2,17 @@
 
 `FASTNORM_BACKEND` chooses, when fastnorm is imported:
 
-    auto        the fastest there is for each device (the default)
+    auto        the fastest there is for each device (the default); Triton where a GPU cannot run the CUDA library
     reference   the plain PyTorch references, which any exporter understands
     triton      Triton in place of CUDA C++; in place of the CPU kernels too, under TRITON_INTERPRET=1
 """
 
+import ctypes
 import importlib
 import importlib.util
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -31,7 +33,7 @@ _TRITON = {
 }
 
 _PACKAGE = __package__.rpartition(".")[0]
-_CUDA_LIBRARY = Path(__file__).parent.parent / "_C_cuda.so"
+CUDA_LIBRARY = Path(__file__).parent.parent / "_C_cuda.so"
 
 
 def _chosen() -> str:
@@ -43,6 +45,7 @@ def _chosen() -> str:
 
 _backend = _chosen()
 _in_use = {"cpu": "definition", "cuda": "definition"}
+_cuda_problem = None
 
 
 def reference() -> bool:
@@ -54,24 +57,32 @@ def which(kernel: str, device: str) -> str:
     """What runs a kernel operator on a device type: "cpu", "cuda", "triton", "definition" or "reference"."""
     if reference():
         return "reference"
+    if device == "cuda":
+        _meet_gpus()
     return _in_use.get(device, "definition") if kernel in _TRITON else "definition"
 
 
+def cuda_problem() -> str | None:
+    """Why the CUDA library is here and does not run, in a few words; None where it runs or is not here."""
+    _meet_gpus()
+    return _cuda_problem
+
+
 def install() -> None:
-    """Register the kernels that this machine and build have. Called once, when fastnorm is imported."""
+    """Register the kernels that this build has. Called once, when fastnorm is imported.
+
+    It does not ask for GPUs: a process that has begun to use CUDA can no longer fork others that do.
+    """
     interpreting = _backend == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
     if interpreting:
         _register_triton("CPU")
         _in_use["cpu"] = "triton"
     elif _load_cpu():
         _in_use["cpu"] = "cpu"
-    if not torch.cuda.is_available():
-        return
-    if _backend != "triton" and torch.version.cuda and _load_cuda():
-        _in_use["cuda"] = "cuda"
-    elif importlib.util.find_spec("triton"):
-        _register_triton("CUDA")
-        _in_use["cuda"] = "triton"
+    if torch.version.cuda and _backend != "triton" and CUDA_LIBRARY.exists():
+        _load_cuda()
+    elif torch.version.cuda or torch.version.hip:
+        _run_triton()
 
 
 def _load_cpu() -> bool:
@@ -85,15 +96,84 @@ def _load_cpu() -> bool:
     return True
 
 
-def _load_cuda() -> bool:
-    if not _CUDA_LIBRARY.exists():
-        return False
+def _load_cuda() -> None:
     try:
-        torch.ops.load_library(str(_CUDA_LIBRARY))
-    except OSError as error:
-        warnings.warn(f"fastnorm: the CUDA library does not load, Triton runs instead: {error}", stacklevel=2)
-        return False
-    return True
+        runtime, targets = _open_cuda_library()
+    except (OSError, AttributeError) as error:
+        _leave_cuda(f"it does not load: {error}")
+        return
+    _in_use["cuda"] = "cuda"
+
+    def check():
+        if problem := _misfit(runtime, targets):
+            _leave_cuda(problem)
+
+    # It runs when torch begins to use CUDA, before there is a tensor to call a kernel with; now, if it has begun.
+    torch.cuda._lazy_call(check)
+
+
+def _open_cuda_library() -> tuple[int, list[int]]:
+    """Register the kernels of the library; the CUDA runtime that it brings, and the targets that it is compiled for."""
+    torch.ops.load_library(str(CUDA_LIBRARY))
+    library = ctypes.CDLL(str(CUDA_LIBRARY))
+    library.fastnorm_cuda_targets.restype = ctypes.c_char_p
+    return library.fastnorm_cuda_runtime(), [int(target) for target in library.fastnorm_cuda_targets().split()]
+
+
+def _misfit(runtime: int, targets: Sequence[int]) -> str | None:
+    """Why this machine cannot run a CUDA library of that runtime and for these targets.
+
+    One GPU that it is not for is enough: kernels are chosen by the type of a device, not by the device.
+    """
+    driver = _driver()
+    if driver // 1000 < runtime // 1000:
+        return f"it needs a driver for CUDA {_version(runtime)}, and this one is for CUDA {_version(driver)}"
+    for index in range(torch.cuda.device_count()):
+        major, minor = torch.cuda.get_device_capability(index)
+        if not _serves(targets, 10 * major + minor):
+            return f"it has no kernels for {torch.cuda.get_device_name(index)}, compute capability {major}.{minor}"
+    return None
+
+
+def _serves(targets: Sequence[int], capability: int) -> bool:
+    """A target serves later minor versions of its major one; the newest, which is there as PTX too, all that follow."""
+    same_major = [target for target in targets if target // 10 == capability // 10]
+    return capability >= min([*same_major, max(targets)])
+
+
+def _driver() -> int:
+    """The newest CUDA that the driver runs, numbered as CUDA does: 13020 is 13.2."""
+    version = ctypes.c_int()
+    ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    return version.value
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _leave_cuda(problem: str) -> None:
+    global _cuda_problem
+    _cuda_problem = problem
+    _run_triton()
+    instead = "Triton runs instead" if _in_use["cuda"] == "triton" else "pip install triton to have it run instead"
+    warnings.warn(f"fastnorm: the CUDA library cannot run, {instead}: {problem}", stacklevel=2)
+
+
+def _run_triton() -> None:
+    if importlib.util.find_spec("triton") is None:
+        return
+    with warnings.catch_warnings():
+        # torch warns of kernels that take the place of others: those of a CUDA library that is loaded and cannot run.
+        warnings.simplefilter("ignore")
+        _register_triton("CUDA")
+    _in_use["cuda"] = "triton"
+
+
+def _meet_gpus() -> None:
+    """Have torch begin to use CUDA: before, what runs there is not certain."""
+    if torch.cuda.is_available():
+        torch.cuda.init()
 
 
 def _register_triton(dispatch_key: str) -> None:
