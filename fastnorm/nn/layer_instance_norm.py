@@ -80,4 +80,4 @@ def _back_inside(ctx, grad):
     return grad.masked_fill(outwards, 0), None, None
 
 
-_bounded = differentiable(torch.ops.aten.clamp.default, _save, _back_inside)
+_bounded = differentiable(torch.ops.aten.clamp.default, torch.clamp, _save, _back_inside)
