@@ -84,24 +84,26 @@ def instance_norm(
     check_number("instance_norm", "eps", eps, 0)
     if not (use_input_stats and running_mean is None and running_var is None):
         check_running_statistics("instance_norm", running_mean, running_var, momentum, input)
-    following = dict(residual=residual, activation=activation, negative_slope=negative_slope)
     if not use_input_stats:
-        return _norm_by_running_statistics(input, running_mean, running_var, weight, bias, eps, following)
+        scale = _inverse_deviation(running_var, eps, input)
+        scale = scale if weight is None else scale * weight
+        return _run(ops.scale_shift)(input, running_mean, scale, bias, None, residual, activation, negative_slope)
     if size == 1:
         raise ValueError(
             f"instance_norm: input: expected more than 1 element in a plane, got planes of {tuple(input.shape[2:])}"
         )
-    output = _run(ops.instance_norm)(input, weight, bias, eps=eps, **following)
+    output = _run(ops.instance_norm)(
+        input, weight, bias, residual=residual, eps=eps, activation=activation, negative_slope=negative_slope
+    )
     if running_mean is not None:
         _update_running_statistics(running_mean, running_var, input, momentum)
     return output
 
 
-def _norm_by_running_statistics(input, running_mean, running_var, weight, bias, eps, following):
+def _inverse_deviation(running_var, eps, input):
+    """In the wider type of the two, float32 at least."""
     wide = torch.promote_types(running_var.dtype, torch.promote_types(input.dtype, torch.float32))
-    scale = (running_var.to(wide) + eps).rsqrt()
-    scale = scale if weight is None else scale * weight
-    return _run(ops.scale_shift)(input, running_mean, scale, bias, **following)
+    return (running_var.to(wide) + eps).rsqrt()
 
 
 @torch.no_grad()
