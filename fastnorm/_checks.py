@@ -1,111 +1,149 @@
-"""Arguments of the public functions, checked in their own words: function, argument, what was expected, what came."""
+"""Arguments of the public functions, checked in their own words: function, argument, what was expected, what came.
 
-import math
+A call on a small map costs about 10 us in all, so a check is a few comparisons, and what is absent is not checked.
+"""
+
+import numbers
+from math import inf
 
 import torch
 from torch import Tensor
 
-from .ops._activation import CODES
-from .ops.instance_stats import EPS_MODES
+from .ops._activation import ACTIVATIONS, CODES
+from .ops.instance_stats import EPS_MODES, plane_size
 
-_TYPES = {torch.float32, torch.float64, torch.bfloat16, torch.float16}
-_INDEX_TYPES = {torch.int64, torch.int32}
+_FLOATS = {torch.float32, torch.float64, torch.bfloat16, torch.float16}
+_STYLES = _FLOATS | {torch.int64, torch.int32}
+_STRIDED = torch.strided
+
+# The usual types first: an abstract one takes ten times as long to ask. torch.compile traces the symbolic ones.
+_NUMBERS = (float, int, torch.SymFloat, torch.SymInt, numbers.Real)
+_INTEGERS = (int, torch.SymInt, numbers.Integral)
+
+
+def check_tensor(
+    function: str, name: str, tensor: Tensor, types=_FLOATS, expected: str = "float32, float64, bfloat16 or float16"
+) -> None:
+    """A dense tensor of one of `types`."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{function}: {name}: expected a tensor, got {_type(tensor)}")
+    if tensor.layout is not _STRIDED or tensor.is_nested:
+        layout = "a nested one" if tensor.is_nested else f"{tensor.layout}"
+        raise TypeError(f"{function}: {name}: expected a dense tensor (torch.strided), got {layout}")
+    if tensor.dtype not in types:
+        raise TypeError(f"{function}: {name}: expected {expected}, got {tensor.dtype}")
 
 
 def check_map(function: str, input: Tensor, name: str = "input") -> int:
     """An (N, C, *) map; returns how many elements a plane has."""
-    _check_tensor(function, name, input)
+    check_tensor(function, name, input)
     if input.dim() < 3:
         raise ValueError(f"{function}: {name}: expected shape (N, C, *) with at least one spatial dimension, got {_shape(input)}")
-    size = math.prod(input.shape[2:])
+    size = plane_size(input)
     if size == 0:
-        raise ValueError(f"{function}: {name}: expected planes of at least one element, got {_shape(input)}")
+        raise ValueError(f"{function}: {name}: expected planes of at least one element, got planes of {_plane(input)}")
     return size
 
 
-def check_per_plane(function: str, name: str, parameter: Tensor | None, input: Tensor, shared_samples: bool = False) -> None:
+def check_per_plane(function: str, name: str, parameter: Tensor, input: Tensor, shared_samples: bool = False) -> None:
     """A (C,) or (N, C) parameter of `input`; with `shared_samples`, (1, C) too."""
-    if parameter is None:
-        return
-    n, c = input.shape[:2]
-    _check_tensor(function, name, parameter)
+    check_tensor(function, name, parameter)
+    n, c, *_ = input.shape
     shape = parameter.shape
-    if not (shape[-1:] == (c,) and (len(shape) == 1 or len(shape) == 2 and (shape[0] == n or shared_samples and shape[0] == 1))):
-        raise ValueError(f"{function}: {name}: expected shape ({c},) or ({n}, {c}), got {_shape(parameter)}")
+    if shape != (c,) and shape != (n, c) and not (shared_samples and shape == (1, c)):
+        shared = f", (1, {c})" if shared_samples else ""
+        raise ValueError(f"{function}: {name}: expected shape ({c},){shared} or ({n}, {c}), got {_shape(parameter)}")
     check_same_device(function, name, parameter, input)
 
 
-def check_same_shape(function: str, name: str, map: Tensor | None, input: Tensor) -> Tensor | None:
+def check_same_shape(function: str, name: str, map: Tensor, input: Tensor) -> Tensor:
     """A map of the input's shape, in its type (autocast mixes types; elsewhere a mixture is an error)."""
-    if map is None:
-        return None
-    _check_tensor(function, name, map)
+    check_tensor(function, name, map)
     if map.shape != input.shape:
         raise ValueError(f"{function}: {name}: expected the input's shape {_shape(input)}, got {_shape(map)}")
     check_same_device(function, name, map, input)
     if map.dtype != input.dtype:
-        if not torch.is_autocast_enabled(input.device.type):
+        if not autocasts(input):
             raise TypeError(f"{function}: {name}: expected the input's type {input.dtype}, got {map.dtype}")
         map = map.to(input.dtype)
     return map
 
 
-def check_running_statistics(function: str, running_mean: Tensor | None, running_var: Tensor | None, input: Tensor) -> None:
-    """Both of shape (C,)."""
+def autocasts(input: Tensor) -> bool:
+    """Whether autocast is on where `input` is; a meta tensor is nowhere."""
+    device = input.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def check_running_statistics(
+    function: str, running_mean: Tensor | None, running_var: Tensor | None, momentum: float, input: Tensor
+) -> None:
+    """Both of shape (C,), and the momentum they are updated by."""
     c = input.shape[1]
     for name, statistic in (("running_mean", running_mean), ("running_var", running_var)):
         if statistic is None:
             raise ValueError(f"{function}: {name}: expected a tensor of shape ({c},), got None")
-        _check_tensor(function, name, statistic)
+        check_tensor(function, name, statistic)
         if statistic.shape != (c,):
             raise ValueError(f"{function}: {name}: expected shape ({c},), got {_shape(statistic)}")
         check_same_device(function, name, statistic, input)
+    check_number(function, "momentum", momentum)
 
 
 def check_styles(function: str, weight: Tensor, bias: Tensor, style: Tensor, input: Tensor) -> None:
     """Tables with a row for each style, and the rows or mixtures that are wanted."""
-    n, c = input.shape[:2]
+    n, c, *_ = input.shape
     for name, table in (("weight", weight), ("bias", bias)):
-        _check_tensor(function, name, table)
-        if table.dim() != 2 or table.shape != (weight.shape[0], c):
-            raise ValueError(f"{function}: {name}: expected shape (S, {c}), got {_shape(table)}")
+        check_tensor(function, name, table)
+        if table.dim() != 2 or table.shape[1] != c or table.shape[0] == 0:
+            raise ValueError(f"{function}: {name}: expected shape (S, {c}), a row for each style, got {_shape(table)}")
         check_same_device(function, name, table, input)
-    if not isinstance(style, Tensor):
-        raise TypeError(f"{function}: style: expected a tensor, got {type(style).__name__}")
-    if style.is_floating_point():
-        _check_tensor(function, "style", style)
-        if style.shape != (n, weight.shape[0]):
-            raise ValueError(f"{function}: style: expected a mixture ({n}, {weight.shape[0]}), got {_shape(style)}")
-    elif style.dtype not in _INDEX_TYPES:
-        raise TypeError(f"{function}: style: expected int64 indices, or a floating-point mixture, got {style.dtype}")
-    elif style.shape != (n,):
-        raise ValueError(f"{function}: style: expected an index per sample, ({n},), got {_shape(style)}")
+    if bias.shape != weight.shape:
+        raise ValueError(f"{function}: bias: expected the weight's shape {_shape(weight)}, got {_shape(bias)}")
+    check_style(function, style, (n,), weight.shape[0])
     check_same_device(function, "style", style, input)
 
 
-def check_eps(function: str, eps: float, name: str = "eps") -> None:
-    if not eps >= 0:
-        raise ValueError(f"{function}: {name}: expected a number of at least 0, got {eps}")
+def check_style(function: str, style: Tensor, batch: tuple[int, ...], num_styles: int) -> None:
+    """Indices of the batch's shape, or mixtures with a weight for each style; the batch is (N,), or () of one map alone."""
+    check_tensor(function, "style", style, _STYLES, "int64 or int32 indices, or a floating-point mixture")
+    if style.is_floating_point():
+        if style.shape != (*batch, num_styles):
+            raise ValueError(f"{function}: style: expected a mixture {(*batch, num_styles)}, got {_shape(style)}")
+    elif style.shape != batch:
+        raise ValueError(f"{function}: style: expected an index per sample, {batch}, got {_shape(style)}")
+
+
+def check_number(function: str, name: str, value: float, least: float | None = None) -> None:
+    """A finite number; a tensor is none, for its gradient would be lost."""
+    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, _NUMBERS)):
+        raise TypeError(f"{function}: {name}: expected a number, got {_type(value)}")
+    if not -inf < value < inf or least is not None and value < least:
+        at_least = "" if least is None else f" of at least {least}"
+        raise ValueError(f"{function}: {name}: expected a finite number{at_least}, got {value}")
 
 
 def check_statistics_settings(
     function: str, input: Tensor, eps: float, correction: int, eps_mode: str, whose: str = ""
 ) -> None:
     """How a standard deviation is taken; `whose` is what the names of these arguments start with."""
-    check_eps(function, eps, f"{whose}eps")
-    if correction not in (0, 1):
-        raise ValueError(f"{function}: {whose}correction: expected 0 (biased) or 1 (unbiased), got {correction}")
-    if math.prod(input.shape[2:]) <= correction:
+    check_number(function, f"{whose}eps", eps, 0)
+    if isinstance(correction, bool) or not isinstance(correction, _INTEGERS) or correction not in (0, 1):
+        raise ValueError(f"{function}: {whose}correction: expected 0 (biased) or 1 (unbiased), got {correction!r}")
+    if correction and plane_size(input) == 1:
         raise ValueError(
-            f"{function}: {whose}correction: an unbiased variance needs planes of 2 elements or more, got {_shape(input)}"
+            f"{function}: {whose}correction: an unbiased variance needs planes of 2 elements or more,"
+            f" got planes of {_plane(input)}"
         )
-    if eps_mode not in EPS_MODES:
-        raise ValueError(f"{function}: eps_mode: expected one of {', '.join(EPS_MODES)}, got {eps_mode!r}")
+    if not isinstance(eps_mode, str) or eps_mode not in EPS_MODES:
+        raise ValueError(f"{function}: eps_mode: expected {_one_of(EPS_MODES)}, got {eps_mode!r}")
 
 
-def check_activation(function: str, activation: str | None) -> None:
-    if activation not in CODES:
-        raise ValueError(f"{function}: activation: expected None or one of {', '.join(filter(None, CODES))}, got {activation!r}")
+def check_activation(function: str, activation: str | None, negative_slope: float) -> None:
+    if activation is not None and not (isinstance(activation, str) and activation in CODES):
+        names = [activation.name for activation in ACTIVATIONS if activation.name != "none"]
+        raise ValueError(f"{function}: activation: expected None, {_one_of(names)}, got {activation!r}")
+    check_number(function, "negative_slope", negative_slope)
 
 
 def check_same_device(function: str, name: str, tensor: Tensor, input: Tensor) -> None:
@@ -113,12 +151,18 @@ def check_same_device(function: str, name: str, tensor: Tensor, input: Tensor) -
         raise ValueError(f"{function}: {name}: expected a tensor on {input.device}, got one on {tensor.device}")
 
 
-def _check_tensor(function: str, name: str, tensor: Tensor) -> None:
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{function}: {name}: expected a tensor, got {type(tensor).__name__}")
-    if tensor.dtype not in _TYPES:
-        raise TypeError(f"{function}: {name}: expected float32, float64, bfloat16 or float16, got {tensor.dtype}")
+def _one_of(names) -> str:
+    *others, last = map(repr, names)
+    return f"{', '.join(others)} or {last}"
+
+
+def _type(value) -> str:
+    return "None" if value is None else type(value).__name__
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:
     return tuple(tensor.shape)
+
+
+def _plane(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape[2:])

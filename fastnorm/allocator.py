@@ -7,9 +7,10 @@ reused.
 
 import ctypes
 
-# From malloc.h. A threshold for mmap cannot be raised above 32 MB; its number of blocks can be set to 0.
+# From malloc.h. A threshold for mmap cannot be raised above 32 MB; its number of blocks can be set to 0. The threshold
+# for trimming is a size_t that is told by an int: -1 is the largest.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-_NEVER = 2**31 - 1
+_NEVER = -1
 
 
 def tune_allocator() -> bool:

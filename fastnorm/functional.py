@@ -2,7 +2,8 @@
 
 Maps have shape (N, C, *), with one spatial dimension or more, in float32, float64, bfloat16 or float16, contiguous or
 channels_last; outputs keep type and layout. Arithmetic is in float32, or float64 for float64. Parameters may be of any
-floating-point type. ValueError and TypeError name the argument, what was expected and what came.
+floating-point type. Numbers (eps, alpha, momentum, ...) are Python's, not tensors. ValueError and TypeError name the
+argument, what was expected and what came.
 
 `FASTNORM_BACKEND=reference` runs the plain PyTorch definitions instead of kernels: for comparison, and for exporting to
 formats that know only torch's own operators.
@@ -14,8 +15,8 @@ from torch import Tensor
 from . import ops
 from ._checks import (
     check_activation,
-    check_eps,
     check_map,
+    check_number,
     check_per_plane,
     check_running_statistics,
     check_same_device,
@@ -72,7 +73,6 @@ def instance_norm(
         activation: None, "relu", "leaky_relu" (with `negative_slope`), "silu" or "gelu".
         residual: the input's shape; added before the activation.
     """
-    # What is absent is not checked: calls cost more than the kernel of a small map.
     size = check_map("instance_norm", input)
     if weight is not None:
         check_per_plane("instance_norm", "weight", weight, input)
@@ -80,41 +80,43 @@ def instance_norm(
         check_per_plane("instance_norm", "bias", bias, input)
     if residual is not None:
         residual = check_same_shape("instance_norm", "residual", residual, input)
-    if activation is not None:
-        check_activation("instance_norm", activation)
-    check_eps("instance_norm", eps)
+    check_activation("instance_norm", activation, negative_slope)
+    check_number("instance_norm", "eps", eps, 0)
     if not (use_input_stats and running_mean is None and running_var is None):
-        check_running_statistics("instance_norm", running_mean, running_var, input)
-    following = dict(residual=residual, activation=activation, negative_slope=negative_slope)
+        check_running_statistics("instance_norm", running_mean, running_var, momentum, input)
     if not use_input_stats:
-        return _norm_by_running_statistics(input, running_mean, running_var, weight, bias, eps, following)
+        scale = _inverse_deviation(running_var, eps, input)
+        scale = scale if weight is None else scale * weight
+        return _run(ops.scale_shift)(input, running_mean, scale, bias, None, residual, activation, negative_slope)
     if size == 1:
-        raise ValueError(f"instance_norm: input: expected more than 1 element in a plane, got {tuple(input.shape)}")
-    if running_mean is None:
-        return _run(ops.instance_norm)(input, weight, bias, eps=eps, **following)
-    if backends.reference():
-        mean, rstd = ops.instance_stats.reference(input, eps)
-        output = ops.instance_norm.reference(input, weight, bias, eps=eps, **following)
-    else:
-        output, mean, rstd = ops.instance_norm.with_statistics(input, weight, bias, eps=eps, **following)
-    _update_running_statistics(running_mean, running_var, mean.detach(), rstd.detach(), size, momentum, eps)
+        raise ValueError(
+            f"instance_norm: input: expected more than 1 element in a plane, got planes of {tuple(input.shape[2:])}"
+        )
+    output = _run(ops.instance_norm)(
+        input, weight, bias, residual=residual, eps=eps, activation=activation, negative_slope=negative_slope
+    )
+    if running_mean is not None:
+        _update_running_statistics(running_mean, running_var, input, momentum)
     return output
 
 
-def _norm_by_running_statistics(input, running_mean, running_var, weight, bias, eps, following):
-    scale = (running_var.to(torch.promote_types(running_var.dtype, torch.float32)) + eps).rsqrt()
-    scale = scale if weight is None else scale * weight
-    return _run(ops.scale_shift)(input, running_mean, scale, bias, **following)
+def _inverse_deviation(running_var, eps, input):
+    """In the wider type of the two, float32 at least."""
+    wide = torch.promote_types(running_var.dtype, torch.promote_types(input.dtype, torch.float32))
+    return (running_var.to(wide) + eps).rsqrt()
 
 
-def _update_running_statistics(running_mean, running_var, mean, rstd, size, momentum, eps):
+@torch.no_grad()
+def _update_running_statistics(running_mean, running_var, input, momentum):
     """torch's rule: the mean over samples, with the unbiased variance."""
-    if mean.shape[0] == 0:
+    if input.shape[0] == 0:
         return
-    with torch.no_grad():
-        var = (rstd.square().reciprocal() - eps) * (size / (size - 1))
-        running_mean.lerp_(mean.mean(0).to(running_mean.dtype), momentum)
-        running_var.lerp_(var.mean(0).to(running_var.dtype), momentum)
+    # Those of the norm have eps in them, beside which a small variance is lost.
+    mean, rstd = _run(ops.instance_stats)(input, eps=0.0, correction=1)
+    # A constant plane has an infinite rstd, whose reciprocal is 0.
+    var = rstd.reciprocal().square()
+    running_mean.lerp_(mean.mean(0).to(running_mean.dtype), momentum)
+    running_var.lerp_(var.mean(0).to(running_var.dtype), momentum)
 
 
 def adain(
@@ -137,11 +139,12 @@ def adain(
     Args:
         content: (N, C, *).
         style: a feature map (N or 1, C, *) of any size, or its statistics (mean, std), each (C,), (1, C) or (N, C).
-        alpha: 1 for the style in full, 0 for the content.
+        alpha: a Python number; 1 for the style in full, 0 for the content.
         eps, correction, eps_mode: how a standard deviation is taken, as in `instance_stats`.
         style_eps, style_correction: the same for the style, where it differs: the first published code has 0 and 1.
     """
     check_map("adain", content, "content")
+    check_number("adain", "alpha", alpha)
     check_statistics_settings("adain", content, eps, correction, eps_mode)
     if isinstance(style, Tensor):
         check_map("adain", style, "style")
@@ -181,7 +184,7 @@ def conditional_instance_norm(
     Args:
         input: (N, C, *).
         weight, bias: (S, C), a row for each style.
-        style: (N,) int64, a style for each sample, or (N, S) floating point, the weights of a mixture.
+        style: (N,) int64 or int32, a style for each sample, or (N, S) floating point, the weights of a mixture.
 
     Raises:
         IndexError: a style that is no row. On a GPU the look-up itself fails, later.
@@ -189,9 +192,10 @@ def conditional_instance_norm(
     name = "conditional_instance_norm"
     check_map(name, input)
     check_styles(name, weight, bias, style, input)
-    check_eps(name, eps)
-    residual = check_same_shape(name, "residual", residual, input)
-    check_activation(name, activation)
+    check_number(name, "eps", eps, 0)
+    if residual is not None:
+        residual = check_same_shape(name, "residual", residual, input)
+    check_activation(name, activation, negative_slope)
     try:
         return _run(ops.conditional_instance_norm)(input, weight, bias, style, eps, activation, residual, negative_slope)
     except IndexError:
@@ -222,7 +226,7 @@ def spatially_adaptive_norm(
     gamma = check_same_shape(name, "gamma", gamma, input)
     beta = check_same_shape(name, "beta", beta, input)
     check_statistics_settings(name, input, eps, correction, "var")
-    check_activation(name, activation)
+    check_activation(name, activation, negative_slope)
     return _run(ops.spatially_adaptive_norm)(input, gamma, beta, eps, correction, activation, negative_slope)
 
 
@@ -252,11 +256,14 @@ def layer_instance_norm(
     name = "layer_instance_norm"
     check_map(name, input)
     check_per_plane(name, "rho", rho, input)
-    check_per_plane(name, "weight", weight, input)
-    check_per_plane(name, "bias", bias, input)
-    residual = check_same_shape(name, "residual", residual, input)
+    if weight is not None:
+        check_per_plane(name, "weight", weight, input)
+    if bias is not None:
+        check_per_plane(name, "bias", bias, input)
+    if residual is not None:
+        residual = check_same_shape(name, "residual", residual, input)
     check_statistics_settings(name, input, eps, correction, "var")
-    check_activation(name, activation)
+    check_activation(name, activation, negative_slope)
     return _run(ops.layer_instance_norm)(
         input, rho, weight, bias, eps, correction, activation, residual, negative_slope
     )
@@ -285,10 +292,13 @@ def scale_shift(
     """
     check_map("scale_shift", input)
     for name, parameter in (("mean", mean), ("scale", scale), ("shift", shift)):
-        check_per_plane("scale_shift", name, parameter, input)
-    gamma = check_same_shape("scale_shift", "gamma", gamma, input)
-    residual = check_same_shape("scale_shift", "residual", residual, input)
-    check_activation("scale_shift", activation)
+        if parameter is not None:
+            check_per_plane("scale_shift", name, parameter, input)
+    if gamma is not None:
+        gamma = check_same_shape("scale_shift", "gamma", gamma, input)
+    if residual is not None:
+        residual = check_same_shape("scale_shift", "residual", residual, input)
+    check_activation("scale_shift", activation, negative_slope)
     return _run(ops.scale_shift)(input, mean, scale, shift, gamma, residual, activation, negative_slope)
 
 

@@ -54,6 +54,8 @@ class Heuristics:
     map_tile: int = 4096
     map_threads: int = 256
     map_rows: int = 512
+    # Channels that a program takes at a time which goes through a sample's numbers per plane: eight for each thread.
+    sample_tile: int = 1024
 
 
 HEURISTICS = Heuristics()
@@ -205,6 +207,27 @@ def plan_map(planes: Planes) -> Plan:
     width = planes.width(HEURISTICS.map_rows)
     block_s = min(HEURISTICS.map_tile // width, _power_of_2(planes.size))
     return Plan(planes, planes.tile(width, block_s), max(16, block_s), HEURISTICS.map_threads)
+
+
+@functools.lru_cache(4096)
+def sample_tile(channels: int, itemsize: int) -> Tile:
+    wide = tl.float64 if itemsize == 8 else tl.float32
+    return Tile(False, min(HEURISTICS.sample_tile, _power_of_2(channels)), 1, False, 1, wide)
+
+
+def launch_samples(kernel, planes: Planes, mean: Tensor, **arguments) -> None:
+    """A program for each sample, for a kernel that turns numbers per plane, as `mean` is, into others."""
+    if not planes.samples:
+        return
+    with torch.cuda.device_of(mean):
+        kernel[(planes.samples,)](
+            mean=mean,
+            **arguments,
+            channels=planes.channels,
+            size=planes.size,
+            TILE=sample_tile(planes.channels, planes.itemsize),
+            num_warps=HEURISTICS.fewest_threads // _WARP,
+        )
 
 
 def plane_arguments(**parameters: Tensor | None) -> dict:

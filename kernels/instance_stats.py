@@ -98,11 +98,11 @@ def chunk_kernel(
 
 @kernel
 def _kernel(
-    input, means, m2s, mean, rstd, eps: tl.float64, correction,
+    input, means, m2s, mean, var, rstd, eps: tl.float64, correction,
     first, chunks, chunk: tl.int64, channels: tl.int64, size: tl.int64,
     EPS_ON_STD: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """Mean and rstd of planes: read, or merged from their chunks."""
+    """Mean, and variance or rstd, of planes: read, or merged from their chunks."""
     sample, channel, _ = place(first, 1, channels, False, TILE)
     pivot = pivot_of(input, sample, channel, channels, size, TILE)
     if means is None:
@@ -111,20 +111,35 @@ def _kernel(
         offset, m2 = merged_statistics(means, m2s, sample, channel, chunks, chunk, channels, size, TILE)
     address = sample * channels + channel
     tl.store(mean + address, pivot + offset, mask=channel < channels)
-    tl.store(rstd + address, rstd_of(m2, size, eps, correction, EPS_ON_STD, TILE), mask=channel < channels)
+    if var is not None:
+        tl.store(var + address, m2 / size.to(TILE.wide), mask=channel < channels)
+    if rstd is not None:
+        tl.store(rstd + address, rstd_of(m2, size, eps, correction, EPS_ON_STD, TILE), mask=channel < channels)
 
 
 def forward(input, eps, correction, eps_on_std):
     planes = Planes.of(input)
-    (input,) = planes.dense(input)
     mean, rstd = planes.empty_statistic(input), planes.empty_statistic(input)
+    _launch(planes, input, mean, None, rstd, eps, correction, eps_on_std)
+    return mean, rstd
+
+
+def mean_and_variance(input):
+    """The variance is the population's: 0 for a plane of one value."""
+    planes = Planes.of(input)
+    mean, var = planes.empty_statistic(input), planes.empty_statistic(input)
+    _launch(planes, input, mean, var, None, 0.0, 0, False)
+    return mean, var
+
+
+def _launch(planes, input, mean, var, rstd, eps, correction, eps_on_std):
+    (input,) = planes.dense(input)
     plan = plan_reduction(planes, 1)
     means = m2s = None
     if plan.split:
         means, m2s = plan.empty_partials(input), plan.empty_partials(input)
         plan.launch(chunk_kernel, plan.programs, input, means=means, m2s=m2s)
     plan.launch(
-        _kernel, plan.programs[:: plan.chunks], input,
-        means=means, m2s=m2s, mean=mean, rstd=rstd, eps=eps, correction=correction, EPS_ON_STD=eps_on_std,
+        _kernel, plan.programs[:: plan.chunks], input, means=means, m2s=m2s,
+        mean=mean, var=var, rstd=rstd, eps=eps, correction=correction, EPS_ON_STD=eps_on_std,
     )  # fmt: skip
-    return mean, rstd

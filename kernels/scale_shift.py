@@ -125,14 +125,16 @@ def forward(input, mean, scale, shift, gamma, residual, activation, slope):
 
 
 def backward(
-    grad, input, mean, scale, shift, gamma, residual, input_scale, input_shift, activation, slope, need_input, need_sums
-):
+    grad, input, mean, scale, shift, gamma, residual, input_scale, input_shift, activation, slope,
+    need_input, need_sums, need_maps=True,
+):  # fmt: skip
+    """Who comes here twice, for sums and then for the input, needs the gradients of gamma and residual only once."""
     planes = Planes.of(input)
     grad, input, gamma, residual = planes.dense(grad, input, gamma, residual if activation else None)
     grad_input = planes.empty_map(input, need_input)
     grad_scale, grad_shift = planes.empty_statistic(input, need_sums), planes.empty_statistic(input, need_sums)
-    grad_gamma = planes.empty_map(input, gamma is not None)
-    grad_residual = planes.empty_map(input, residual is not None)
+    grad_gamma = planes.empty_map(input, need_maps and gamma is not None)
+    grad_residual = planes.empty_map(input, need_maps and residual is not None)
     plan = plan_reduction(planes, 2 + (gamma is not None) + (residual is not None))
     merged = plan.split and need_sums
     scale_sums, shift_sums = (plan.empty_partials(input) if merged else total for total in (grad_scale, grad_shift))

@@ -108,6 +108,50 @@ def test_running_statistics_in_float32(randn, maps):
         torch.testing.assert_close(actual.double(), wide, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("maps", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("eps", [1e-5, 1e-3, 0.1])
+@pytest.mark.parametrize("deviation", [1e-6, 1e-3, 1.0, 1e3])
+def test_running_variance_beside_any_eps(randn, maps, eps, deviation):
+    input = (deviation * (randn(4, 3, 8, 8) + 2)).detach().to(maps)
+    ours = [torch.zeros(3).double(), torch.zeros(3).double()]
+    theirs = [statistic.clone() for statistic in ours]
+    F.instance_norm(input, *ours, momentum=1.0, eps=eps)
+    torch.nn.functional.instance_norm(input.double(), *theirs, momentum=1.0, eps=eps)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12 if maps == torch.float64 else 1e-6, atol=0)
+
+
+@pytest.mark.parametrize("eps", [1e-5, 1e-3, 0.1])
+def test_running_statistics_of_constant_planes(eps):
+    input = torch.full((2, 3, 4, 4), 0.7, requires_grad=True)
+    mean, var = torch.zeros(3), torch.ones(3)
+    output = F.instance_norm(input, mean, var, momentum=1.0, eps=eps)
+    assert mean.tolist() == pytest.approx([0.7] * 3) and var.tolist() == [0.0] * 3
+    (gradient,) = torch.autograd.grad(output, input, torch.ones_like(output))
+    assert gradient.isfinite().all()
+
+
+def running(randn, dtype):
+    return randn(3).detach().to(dtype), randn(3).detach().exp().to(dtype)
+
+
+@pytest.mark.parametrize("statistics", [torch.float32, torch.bfloat16], ids=str)
+def test_running_statistics_of_another_type_are_used_in_float64(randn, statistics):
+    input, (mean, var) = randn(2, 3, 5, 7), running(randn, statistics)
+    expected = torch.nn.functional.instance_norm(input, mean.double(), var.double(), use_input_stats=False)
+    torch.testing.assert_close(F.instance_norm(input, mean, var, use_input_stats=False), expected, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("statistics", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("maps", [torch.bfloat16, torch.float16], ids=str)
+def test_running_statistics_are_used_in_float32(randn, maps, statistics):
+    input, (mean, var) = randn(2, 3, 5, 7).to(maps), running(randn, statistics)
+    expected = torch.nn.functional.instance_norm(input.double(), mean.double(), var.double(), use_input_stats=False)
+    actual = F.instance_norm(input, mean, var, use_input_stats=False)
+    assert actual.dtype == maps
+    # One rounding, of the result.
+    torch.testing.assert_close(actual.double(), expected, rtol=0.51 * torch.finfo(maps).eps, atol=1e-6)
+
+
 def test_running_statistics_of_an_empty_batch_stay():
     mean, var = torch.zeros(3), torch.ones(3)
     assert F.instance_norm(torch.empty(0, 3, 4, 4), mean, var).shape == (0, 3, 4, 4)

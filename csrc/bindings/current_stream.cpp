@@ -6,6 +6,7 @@
 #include <dlfcn.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/headeronly/util/Exception.h>
+#include <torch/headeronly/util/shim_utils.h>
 
 namespace fastnorm {
 namespace {
@@ -23,7 +24,7 @@ CurrentStream::CurrentStream(int32_t device) {
   static const GetStream get_stream = find();
   STD_TORCH_CHECK(device >= 0 && get_stream, "expected CUDA tensors, and a torch that is built for CUDA");
   guard_.emplace(device);
-  STABLE_TORCH_ERROR_CODE_CHECK(get_stream(device, &stream_));
+  TORCH_ERROR_CODE_CHECK(get_stream(device, &stream_));
 }
 
 }  // namespace fastnorm

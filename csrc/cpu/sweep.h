@@ -214,7 +214,10 @@ class Sweep {
         for (int64_t row = 0; row < rows_of(chunk); ++row) apply_(Run{offset + row * rows.length, rows.length, 0}, coefs);
         fence();
       });
-      if (rows.left_over) apply_(Run{start + rows.count * rows.length, rows.left_over * planes_.channels, 0}, coefs);
+      if (rows.left_over) {
+        apply_(Run{start + rows.count * rows.length, rows.left_over * planes_.channels, 0}, coefs);
+        fence();
+      }
     }
   }
 

@@ -261,10 +261,9 @@ inline __attribute__((always_inline)) void unrolled(Body&& body) {
 
 // -- Functions --------------------------------------------------------------------------------------------------------
 
-// exp(x) = 2^k exp(r), |r| <= ln(2) / 2; a polynomial of degree 6 for exp(r), fitted to 4e-9.
+// exp(x) = 2^k exp(r), |r| <= ln(2) / 2; a polynomial of degree 6 for exp(r), fitted to 4e-9. Where 2^k is no longer a
+// normal number, it is infinite or 0: functions below take a product of that with a large x.
 __attribute__((noinline)) inline Floats exp(Floats x) {
-  const Floats high = broadcast(88.37f), low = broadcast(-87.3f);
-  x = x > high ? high : x < low ? low : x;
   const Floats to_integer = broadcast(0x1.8p23f);
   const Floats shifted = x * 1.44269504f + to_integer;
   const Floats k = shifted - to_integer;
@@ -275,7 +274,8 @@ __attribute__((noinline)) inline Floats exp(Floats x) {
   q = q * r + 0.166665185f;
   q = q * r + 0.499999886f;
   const Floats power = as<Floats>((as<Words>(shifted) + 127) << 23);
-  return (q * r * r + r + 1.0f) * power;
+  const Floats inside = (q * r * r + r + 1.0f) * power;
+  return x > 88.37f ? broadcast(__builtin_inff()) : x < -87.3f ? broadcast(0.0f) : inside;
 }
 
 __attribute__((noinline)) inline Vector<double> exp(Vector<double> x) {

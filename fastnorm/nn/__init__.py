@@ -1,5 +1,7 @@
 """The operators as modules. Those with a counterpart in torch.nn load its state_dict unchanged."""
 
+import sys
+
 from .adain import AdaIN
 from .conditional_instance_norm import ConditionalInstanceNorm2d
 from .instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
@@ -15,3 +17,6 @@ __all__ = [
     "LayerInstanceNorm2d",
     "SpatiallyAdaptiveNorm2d",
 ]
+
+# `import fastnorm.nn.InstanceNorm2d` works as `from fastnorm.nn import InstanceNorm2d` does: import takes what is here.
+sys.modules.update({f"{__name__}.{name}": globals()[name] for name in __all__})

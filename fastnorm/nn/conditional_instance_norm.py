@@ -2,7 +2,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional
-from .._checks import check_activation
+from .._checks import check_activation, check_style
+from ._batch import to_batch
 
 
 class ConditionalInstanceNorm2d(nn.Module):
@@ -23,7 +24,7 @@ class ConditionalInstanceNorm2d(nn.Module):
         device=None,
         dtype=None,
     ) -> None:
-        check_activation(type(self).__name__, activation)
+        check_activation(type(self).__name__, activation, negative_slope)
         super().__init__()
         self.num_features, self.num_styles, self.eps = num_features, num_styles, eps
         self.activation, self.negative_slope = activation, negative_slope
@@ -31,8 +32,12 @@ class ConditionalInstanceNorm2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_styles, num_features, device=device, dtype=dtype))
 
     def forward(self, input: Tensor, style: Tensor, residual: Tensor | None = None) -> Tensor:
-        """input (N, C, H, W); style (N,) int64, or (N, S) weights of a mixture."""
-        return functional.conditional_instance_norm(
+        """input (N, C, H, W); style (N,) int64 or int32, or (N, S) weights of a mixture. All may come without N."""
+        input, residual, unbatched = to_batch(self, input, residual, 2, self.num_features)
+        if unbatched:
+            check_style(type(self).__name__, style, (), self.num_styles)
+            style = style.unsqueeze(0)
+        output = functional.conditional_instance_norm(
             input,
             self.weight,
             self.bias,
@@ -42,6 +47,7 @@ class ConditionalInstanceNorm2d(nn.Module):
             residual=residual,
             negative_slope=self.negative_slope,
         )
+        return output.squeeze(0) if unbatched else output
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, num_styles={self.num_styles}, eps={self.eps}, activation={self.activation!r}"

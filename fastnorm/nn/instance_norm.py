@@ -3,6 +3,7 @@ from torch import Tensor
 
 from .. import functional
 from .._checks import check_activation
+from ._batch import to_batch
 
 
 class _Fused:
@@ -23,20 +24,14 @@ class _Fused:
         activation: str | None = None,
         negative_slope: float = 0.01,
     ) -> None:
-        check_activation(type(self).__name__, activation)
+        check_activation(type(self).__name__, activation, negative_slope)
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
         self.activation = activation
         self.negative_slope = negative_slope
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        name, dims = type(self).__name__, self._spatial_dims
-        if input.dim() not in (dims + 1, dims + 2):
-            raise ValueError(f"{name}: input: expected {dims + 1} or {dims + 2} dimensions, got {tuple(input.shape)}")
-        unbatched = input.dim() == dims + 1
-        if unbatched:
-            input, residual = input.unsqueeze(0), None if residual is None else residual.unsqueeze(0)
-        if input.shape[1] != self.num_features and (self.affine or self.track_running_stats):
-            raise ValueError(f"{name}: input: expected {self.num_features} channels, got {input.shape[1]}")
+        num_features = self.num_features if self.affine or self.track_running_stats else None
+        input, residual, unbatched = to_batch(self, input, residual, self._spatial_dims, num_features)
         output = functional.instance_norm(
             input,
             self.running_mean,

@@ -24,8 +24,11 @@ def empty_statistic(input: Tensor, wanted: bool = True) -> Tensor:
     return input.new_empty(input.shape[:2] if wanted else 0, dtype=wide_dtype(input))
 
 
-def store_map(input: Tensor, value: Tensor) -> Tensor:
-    return empty_map(input).copy_(value)
+def store_like(wanted: Tensor, value: Tensor | None) -> Tensor:
+    """A copy of `value` in the type and layout of `wanted`; `wanted` itself where that is another shape: not wanted."""
+    if value is None or value.shape != wanted.shape:
+        return wanted
+    return value.to(wanted.dtype, memory_format=memory_format(wanted), copy=True)
 
 
 def wide_dtype(input: Tensor) -> torch.dtype:

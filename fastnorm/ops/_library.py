@@ -13,6 +13,7 @@ from typing import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 library = torch.library.Library("fastnorm", "DEF")
 
@@ -21,13 +22,18 @@ def define(name: str, schema: str, definition: Callable, fake: Callable):
     """Make `torch.ops.fastnorm.<name>` and return its overload: callable without attribute look-ups."""
     library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
     library.impl(name, definition, "CompositeExplicitAutograd")
+    # torch's own operators know how to be mapped over a dimension, and derived below it.
+    library.impl(name, definition, "FuncTorchBatched")
     library.impl(name, torch.library.fallthrough_kernel, "Autograd")
     torch.library.register_fake(f"fastnorm::{name}", fake, lib=library)
     return getattr(torch.ops.fastnorm, name).default
 
 
-def differentiable(operator, setup_context: Callable, backward: Callable) -> Callable:
-    """`operator` with a gradient: setup_context(ctx, inputs, output) and backward(ctx, *gradients) as in autograd."""
+def differentiable(operator, definition: Callable, setup_context: Callable, backward: Callable) -> Callable:
+    """`operator` with a gradient: setup_context(ctx, inputs, output) and backward(ctx, *gradients) as in autograd.
+
+    Forward-mode derivatives are those of its definition.
+    """
 
     def forward(*arguments):
         return operator(*arguments)
@@ -41,10 +47,14 @@ def differentiable(operator, setup_context: Callable, backward: Callable) -> Cal
             "forward": staticmethod(forward),
             "setup_context": staticmethod(setup_context),
             "backward": staticmethod(backward),
+            "generate_vmap_rule": True,
         },
     )
 
     def call(*arguments):
+        # torch has no other word for "inside forward_ad.dual_level or torch.func.jvp".
+        if forward_ad._current_level >= 0:
+            return definition(*arguments)
         if torch.is_grad_enabled():
             for argument in arguments:
                 if isinstance(argument, Tensor) and argument.requires_grad:

@@ -11,6 +11,7 @@ At least, per element: one read and one write; 7 flops.
 import torch
 
 from . import instance_norm
+from ._layout import wide_dtype
 from ._operator import Operator, Sample
 
 
@@ -24,18 +25,18 @@ def reference(input, weight, bias, style, eps=1e-5, activation=None, residual=No
 
 def _compose(norm, input, weight, bias, style, eps, activation, residual, negative_slope):
     return norm(
-        input, _of_style(weight, style), _of_style(bias, style), residual=residual,
+        input, _of_style(weight, style, input), _of_style(bias, style, input), residual=residual,
         eps=eps, activation=activation, negative_slope=negative_slope,
     )  # fmt: skip
 
 
-def _of_style(table, style):
+def _of_style(table, style, input):
     """Rows of an (S, C) table: by index (N,), or by mixture (N, S)."""
     if not style.is_floating_point():
         return table.index_select(0, style)
-    # Autocast would take a product of few numbers, which every pixel is multiplied by, to bfloat16.
-    with torch.autocast(table.device.type, enabled=False):
-        return style.to(table.dtype) @ table
+    # A few numbers, which every pixel is multiplied by. As a matrix product, autocast would take them to bfloat16.
+    wide = wide_dtype(input)
+    return (style.to(wide).unsqueeze(2) * table.to(wide)).sum(1)
 
 
 def _samples(make, shape):

@@ -11,7 +11,7 @@ At least, per element: one read and one write, one read more for each map; 7 flo
 
 from . import instance_stats, scale_shift
 from ._activation import CODES
-from ._layout import empty_map, empty_statistic, fold_like, per_plane, plane_sum, store_map
+from ._layout import empty_map, empty_statistic, fold_like, per_plane, plane_sum, store_like
 from ._library import define, differentiable, gradient_of
 from ._operator import Operator, Sample
 
@@ -69,7 +69,8 @@ def backward_formula(
     # How the statistics depend on the input: mean, by a constant; rstd, by a multiple of input - mean.
     size = instance_stats.plane_size(input)
     gain = alpha * per_plane(weight, input, 1.0).flatten(1)
-    input_scale = gain * grad_scale * instance_stats.rstd_slope(rstd, eps, correction, eps_on_std, size)
+    inverse_root = 1 / (1 / rstd - eps) if eps_on_std else rstd
+    input_scale = instance_stats.through_rstd(gain * grad_scale, rstd, inverse_root, correction, size)
     input_shift = -gain * rstd * grad_shift / size
     grad_input = (
         grad_affine * per_plane(scale, input) + centred * per_plane(input_scale, input) + per_plane(input_shift, input)
@@ -82,7 +83,7 @@ def backward_formula(
 
 def _definition(input, *arguments):
     output, mean, rstd = formula(input, *arguments)
-    return store_map(input, output), mean.contiguous(), rstd.contiguous()
+    return store_like(input, output), mean.contiguous(), rstd.contiguous()
 
 
 def _fake(input, *arguments):
@@ -106,7 +107,7 @@ def _backward_definition(
 ):
     arguments = tuple(locals().values())
     return tuple(
-        wanted.copy_(found) if wanted.numel() else wanted
+        store_like(wanted, found)
         for wanted, found in zip(_backward_fake(*arguments), backward_formula(*arguments))
     )
 
@@ -181,8 +182,8 @@ def _differentiate_backward(ctx, *gradients):
     return grad_grad, grad_input, None, None, *grad_parameters, *[None] * 6
 
 
-_forward = differentiable(_forward_kernel, _save, _differentiate)
-_backward = differentiable(_backward_kernel, _save_backward, _differentiate_backward)
+_forward = differentiable(_forward_kernel, _definition, _save, _differentiate)
+_backward = differentiable(_backward_kernel, _backward_definition, _save_backward, _differentiate_backward)
 
 
 def _samples(make, shape):

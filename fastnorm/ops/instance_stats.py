@@ -58,11 +58,11 @@ def plane_size(input):
     return math.prod(input.shape[2:])
 
 
-def rstd_slope(rstd, eps, correction, eps_on_std, size):
-    """d rstd / d x is (x - mean) times this. 0 for a plane without variance, where the root has no derivative."""
-    inverse_root = 1 / (1 / rstd - eps) if eps_on_std else rstd
-    slope = -rstd.square() * inverse_root / (size - correction)
-    return torch.where(torch.isfinite(inverse_root), slope, 0)
+def through_rstd(grad_rstd, rstd, inverse_root, correction, size):
+    """The gradient of rstd is (x - mean) times this. 0 for a plane without variance, where the root has no derivative."""
+    # In this order, for the square of a large rstd may be infinite.
+    scale = grad_rstd * rstd * (rstd * inverse_root / (correction - size))
+    return torch.where(torch.isfinite(inverse_root), scale, 0)
 
 
 def _save(ctx, inputs, output):
@@ -77,7 +77,9 @@ def _backward(ctx, grad_mean, grad_rstd):
     size = plane_size(input)
     scale = shift = None
     if grad_rstd is not None:
-        scale = grad_rstd * rstd_slope(rstd, ctx.eps, ctx.correction, ctx.eps_on_std, size)
+        # 1 / (1 / rstd - eps) would cancel where a deviation is small beside eps.
+        inverse_root = _forward(input, 0.0, ctx.correction, False)[1] if ctx.eps_on_std else rstd
+        scale = through_rstd(grad_rstd, rstd, inverse_root, ctx.correction, size)
     if grad_mean is not None:
         shift = grad_mean / size
     if scale is None:
@@ -87,7 +89,7 @@ def _backward(ctx, grad_mean, grad_rstd):
     return grad_input, None, None, None
 
 
-_forward = differentiable(_forward_kernel, _save, _backward)
+_forward = differentiable(_forward_kernel, _definition, _save, _backward)
 
 
 def _samples(make, shape):

@@ -10,10 +10,12 @@ At least, per element: two reads and one write (no plane can be written before i
 four reads and one write.
 """
 
+import math
+
 import torch
 
 from ._activation import ACTIVATIONS, CODES
-from ._layout import empty_map, empty_statistic, fold_like, per_plane, store_map, widen
+from ._layout import empty_map, empty_statistic, fold_like, per_plane, plane_sum, store_like, widen
 from ._library import define, differentiable, gradient_of
 from ._operator import Operator, Sample
 
@@ -34,40 +36,56 @@ def reference(
 
 
 def formula(input, rho, weight, bias, residual, eps, correction, activation, slope):
-    x = widen(input)
-    rho = per_plane(rho, input)
-    blended = rho * _normed(x, 2, eps, correction) + (1 - rho) * _normed(x, 1, eps, correction)
-    output = blended * per_plane(weight, input, 1.0) + per_plane(bias, input)
-    if residual is not None:
-        output = output + widen(residual)
+    own, layer = (_normed(input, first_dim, eps, correction)[0] for first_dim in (2, 1))
+    output = _before_activation(own, layer, input, rho, weight, bias, residual)
     return ACTIVATIONS[activation].function(output, slope)
 
 
-def _normed(x, first_dim, eps, correction):
-    """x normalised over its dimensions from `first_dim` on: 2 is instance, 1 is layer normalisation."""
-    var, mean = _var_mean(x, first_dim, correction)
-    return (x - mean) / (var + eps).sqrt()
-
-
-def _var_mean(x, first_dim, correction):
-    return torch.var_mean(x, dim=tuple(range(first_dim, x.dim())), correction=correction, keepdim=True)
-
-
-def backward_formula(grad, input, rho, weight, bias, residual, *settings):
+def backward_formula(grad, input, rho, weight, bias, residual, eps, correction, activation, slope):
     """Gradients of input, of rho, weight and bias, (N, C) each, and of residual."""
-    planes = [
-        per_plane(parameter, input, default).flatten(1).expand(input.shape[:2])
-        for parameter, default in ((rho, 0.0), (weight, 1.0), (bias, 0.0))
-    ]
-    return gradient_of(lambda *tensors: [formula(*tensors, *settings)], (input, *planes, residual), [grad])
+    (own, rstd), (layer, layer_rstd) = (_normed(input, first_dim, eps, correction) for first_dim in (2, 1))
+    before = _before_activation(own, layer, input, rho, weight, bias, residual)
+    grad_residual = widen(grad) * ACTIVATIONS[activation].derivative(before, slope)
+    grad_blended = grad_residual * per_plane(weight, input, 1.0)
+    rho = per_plane(rho, input)
+    grad_input = _normed_backward(grad_blended * rho, own, rstd, 2, correction)
+    grad_input = grad_input + _normed_backward(grad_blended * (1 - rho), layer, layer_rstd, 1, correction)
+    grad_rho = plane_sum(grad_blended * (own - layer))
+    grad_weight = plane_sum(grad_residual * (rho * own + (1 - rho) * layer))
+    return grad_input, grad_rho, grad_weight, plane_sum(grad_residual), grad_residual
+
+
+def _before_activation(own, layer, input, rho, weight, bias, residual):
+    rho = per_plane(rho, input)
+    output = (rho * own + (1 - rho) * layer) * per_plane(weight, input, 1.0) + per_plane(bias, input)
+    return output if residual is None else output + widen(residual)
+
+
+def _normed(input, first_dim, eps, correction):
+    """input normalised over its dimensions from `first_dim` on, and 1/std: 2 is instance, 1 is layer normalisation."""
+    x = widen(input)
+    var, mean = torch.var_mean(x, _dims(x, first_dim), correction=correction, keepdim=True)
+    rstd = (var + eps).rsqrt()
+    return (x - mean) * rstd, rstd
+
+
+def _normed_backward(grad, normed, rstd, first_dim, correction):
+    dims = _dims(normed, first_dim)
+    size = math.prod(normed.shape[first_dim:])
+    through_rstd = normed * ((grad * normed).sum(dims, keepdim=True) / (size - correction))
+    return rstd * (grad - grad.mean(dims, keepdim=True) - through_rstd)
+
+
+def _dims(map, first_dim):
+    return tuple(range(first_dim, map.dim()))
 
 
 # The operator. The statistics that it returns, mean and variance of each plane, are for its backward.
 
 
 def _definition(input, *arguments):
-    var, mean = (statistic.flatten(1).contiguous() for statistic in _var_mean(widen(input), 2, 0))
-    return store_map(input, formula(input, *arguments)), mean, var
+    var, mean = torch.var_mean(widen(input).flatten(2), 2, correction=0)
+    return store_like(input, formula(input, *arguments)), mean, var
 
 
 def _fake(input, *arguments):
@@ -88,7 +106,7 @@ _forward_kernel = define(
 
 def _backward_definition(grad, input, mean, var, *arguments):
     return tuple(
-        wanted.copy_(found) if wanted.numel() else wanted
+        store_like(wanted, found)
         for wanted, found in zip(
             _backward_fake(grad, input, mean, var, *arguments), backward_formula(grad, input, *arguments)
         )
@@ -157,8 +175,8 @@ def _differentiate_backward(ctx, *gradients):
     return grad_grad, grad_input, None, None, *grad_parameters, *[None] * 4
 
 
-_forward = differentiable(_forward_kernel, _save, _differentiate)
-_backward = differentiable(_backward_kernel, _save_backward, _differentiate_backward)
+_forward = differentiable(_forward_kernel, _definition, _save, _differentiate)
+_backward = differentiable(_backward_kernel, _backward_definition, _save_backward, _differentiate_backward)
 
 
 def _samples(make, shape):

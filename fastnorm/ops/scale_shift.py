@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ._activation import ACTIVATIONS, CODES
-from ._layout import empty_map, empty_statistic, fold_like, per_plane, plane_sum, store_map, widen
+from ._layout import empty_map, empty_statistic, fold_like, per_plane, plane_sum, store_like, widen
 from ._library import define, differentiable, gradient_of
 from ._operator import Operator, Sample
 
@@ -75,7 +75,7 @@ def _before_activation(input, mean, scale, shift, gamma, residual):
 
 
 def _definition(input, *arguments):
-    return store_map(input, formula(input, *arguments))
+    return store_like(input, formula(input, *arguments))
 
 
 def _fake(input, *arguments):
@@ -101,7 +101,7 @@ def _backward_definition(
 ):
     arguments = tuple(locals().values())
     return tuple(
-        wanted.copy_(found) if wanted.numel() else wanted
+        store_like(wanted, found)
         for wanted, found in zip(_backward_fake(*arguments), full_backward_formula(*arguments[:-2]))
     )
 
@@ -169,8 +169,8 @@ def _differentiate_backward(ctx, *gradients):
     return *gradient_of(formula, ctx.saved_tensors, gradients), None, None, None, None
 
 
-forward = differentiable(_forward_kernel, _save, _differentiate)
-backward = differentiable(_backward_kernel, _save_backward, _differentiate_backward)
+forward = differentiable(_forward_kernel, _definition, _save, _differentiate)
+backward = differentiable(_backward_kernel, _backward_definition, _save_backward, _differentiate_backward)
 
 
 def _samples(make, shape):

@@ -21,7 +21,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
-from fastnorm.kernels import _launch, instance_norm, instance_stats, scale_shift
+from fastnorm.kernels import _launch, instance_norm, instance_stats, layer_instance_norm, scale_shift
 from fastnorm.ops._activation import CODES
 
 SM_90, GFX942 = GPUTarget("cuda", 90, 32), GPUTarget("hip", "gfx942", 64)
@@ -107,6 +107,21 @@ def affine(shape, dtype, layout, activation, maps):
     return call
 
 
+def layer_norm(shape, dtype, layout, activation, maps):
+    """Forward and backward."""
+
+    def call():
+        input, residual = (make(shape, dtype, layout) for _ in range(2))
+        rho, weight, bias = make(shape[1:2], torch.float32), make(shape[:2], dtype), make(shape[:2], dtype)
+        if not maps:
+            weight = bias = residual = None
+        arguments = rho, weight, bias, residual, 1e-5, 1, CODES[activation], 0.01
+        output, mean, var = layer_instance_norm.forward(input, *arguments)
+        layer_instance_norm.backward(output, input, mean, var, *arguments)
+
+    return call
+
+
 def statistics(shape, dtype, layout):
     return lambda: instance_stats.forward(make(shape, dtype, layout), 1e-5, 1, True)
 
@@ -130,6 +145,10 @@ CASES = {
     "float64": norm(MEDIUM, F64, NCHW, "gelu", True),
     "affine": affine(LARGE, F32, NCHW, "relu", False),
     "affine, maps": affine(MEDIUM, BF16, LAST, "gelu", True),
+    "layer": layer_norm(MEDIUM, F32, NCHW, "relu", False),
+    "layer, maps": layer_norm(LARGE, BF16, LAST, "gelu", True),
+    "layer, no activation": layer_norm((2, 7, 33, 31), F16, NCHW, None, True),
+    "layer, many channels": layer_norm((2, 2048, 4, 4), F64, NCHW, "silu", True),
     "statistics, split": statistics(LARGE, BF16, NCHW),
     "statistics, whole": statistics(MEDIUM, F32, NCHW),
 }

@@ -11,14 +11,16 @@ import torch
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("run by test_triton_interpreter.py under TRITON_INTERPRET=1", allow_module_level=True)
 
-from fastnorm.kernels import _launch, instance_norm, instance_stats, scale_shift
+from fastnorm.kernels import _launch, instance_norm, instance_stats, layer_instance_norm, scale_shift
 from fastnorm.ops import instance_norm as norm_reference
 from fastnorm.ops import instance_stats as stats_reference
+from fastnorm.ops import layer_instance_norm as layer_reference
 from fastnorm.ops import scale_shift as affine_reference
 from fastnorm.ops._activation import ACTIVATIONS, CODES
 
-# Thresholds at which planes of a hundred elements go each way, in tiles of 32 or 64 and chunks of 64 elements.
-SMALL = dict(held=(1, 1, 1, 1), taken=(2, 1, 1, 1), fewest_threads=32, most_threads=32, small=32)
+# Thresholds at which planes of a hundred elements go each way, in tiles of 32 or 64 and chunks of 64 elements, and the
+# numbers of three channels in two tiles.
+SMALL = dict(held=(1, 1, 1, 1), taken=(2, 1, 1, 1), fewest_threads=32, most_threads=32, small=32, sample_tile=2)
 WAYS = {
     "held": _launch.Heuristics(),
     "walked": _launch.Heuristics(**SMALL, busy=0),
@@ -48,6 +50,7 @@ def go():
         _launch.HEURISTICS = WAYS[way]
         _launch.plan_reduction.cache_clear()
         _launch.plan_map.cache_clear()
+        _launch.sample_tile.cache_clear()
 
     yield choose
     choose("held")
@@ -120,6 +123,24 @@ def check_affine(input, mean, scale, shift, gamma, residual, activation, slope, 
         assert_near(actual, gradient, size)
 
 
+def check_layer(input, rho, weight, bias, residual, *settings, grad=None):
+    """Forward, then backward from the statistics that the forward found."""
+    arguments = rho, weight, bias, residual, *settings
+    output, *statistics = layer_instance_norm.forward(input, *arguments)
+    assert_near(output, layer_reference.formula(input.double(), *double(arguments)), scale=8)
+    var, mean = torch.var_mean(input.double().flatten(2), 2, correction=0)
+    for actual, statistic, scale in zip(statistics, (mean, var), (var.max().item() ** 0.5, 0), strict=True):
+        assert_near(actual, statistic, scale)
+
+    grad = make(*input.shape, dtype=input.dtype, seed=9) if grad is None else grad
+    gradients = layer_instance_norm.backward(grad, input, *statistics, *arguments)
+    expected = layer_reference.backward_formula(*double((grad, input, *arguments)))
+    activated = settings[-2] != 0
+    expected = (*expected[:4], expected[4] if residual is not None and activated else None)
+    for actual, gradient, scale in zip(gradients, expected, (8, *[sum_scale(input) * 4] * 3, 8), strict=True):
+        assert_near(actual, gradient, scale)
+
+
 def everything(layout="nchw", dtype=torch.float32, shape=SHAPE):
     n, c = shape[:2]
     maps = [make(*shape, dtype=dtype, layout=layout, seed=seed) for seed in range(3)]
@@ -157,6 +178,21 @@ def test_affine(go, way, layout):
     go(way)
     input, a, b, gamma, residual = everything(layout)
     check_affine(input, b, a, b, gamma, residual, CODES["gelu"], 0.0, extra=(a, b))
+
+
+@every_layout
+@every_way
+def test_layer_norm(go, way, layout):
+    go(way)
+    input, weight, bias, _, residual = everything(layout)
+    check_layer(input, make(3, seed=5), weight, bias, residual, 1e-5, 1, CODES["silu"], 0.0)
+
+
+@every_layout
+@every_way
+def test_layer_norm_alone(go, way, layout):
+    go(way)
+    check_layer(make(*SHAPE, layout=layout), make(3, seed=5), None, None, None, 0.1, 0, CODES[None], 0.0)
 
 
 @every_way
@@ -199,6 +235,7 @@ def test_types(go, way, dtype):
     # 0.7, 1e-3 and 0.2 are no float32 numbers.
     check_norm(input, weight, bias, gamma, residual, 1e-3, 0, True, 0.7, CODES["leaky_relu"], 0.2)
     check_affine(input, bias, weight, bias, gamma, residual, CODES["leaky_relu"], 0.2)
+    check_layer(input, bias, weight, bias, residual, 1e-3, 1, CODES["leaky_relu"], 0.2)
 
 
 def test_parameters_and_maps_of_other_types():
@@ -207,6 +244,7 @@ def test_parameters_and_maps_of_other_types():
         weight, bias = make(3, dtype=dtype, seed=1), make(2, 3, dtype=dtype, seed=2)
         gamma, residual = (make(*SHAPE, dtype=dtype, seed=seed) for seed in (3, 4))
         check_norm(input, weight, bias, gamma, residual, 1e-5, 0, False, 1.0, CODES["silu"], 0.0)
+        check_layer(input, weight, bias, weight, residual, 1e-5, 0, CODES["silu"], 0.0)
 
 
 # Activations.
@@ -245,11 +283,21 @@ def test_maps_may_be_absent(gamma, residual):
     check_affine(input, bias, None, bias, *maps, CODES[None], 0.0)
 
 
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("residual", [False, True])
+def test_parts_of_the_layer_norm_may_be_absent(residual, activation):
+    input, weight, bias, _, map = everything()
+    settings = map if residual else None, 1e-5, 0, CODES[activation], 0.0
+    check_layer(input, bias, weight, None, *settings)
+    check_layer(input, bias, None, weight, *settings)
+
+
 @pytest.mark.parametrize("shape", [(3,), (1, 3), (2, 3)], ids=str)
 def test_parameters_shared_or_per_sample(shape):
     weight, bias = make(*shape, seed=1), make(*shape, seed=2)
     check_norm(make(*SHAPE), weight, bias, None, None, 1e-5, 0, False, 1.0, CODES[None], 0.0)
     check_affine(make(*SHAPE), bias, weight, bias, None, None, CODES[None], 0.0, extra=(weight, bias))
+    check_layer(make(*SHAPE), bias, weight, bias, None, 1e-5, 0, CODES["silu"], 0.0)
 
 
 @every_way
@@ -279,6 +327,7 @@ def test_shapes(shape, layout):
     check_stats(input, 1e-2, 0, False)
     check_norm(input, weight, bias, gamma, residual, 1e-2, 0, False, 1.0, CODES["relu"], 0.0)
     check_affine(input, bias, weight, bias, None, residual, CODES["silu"], 0.0)
+    check_layer(input, bias, weight, bias, residual, 1e-2, 0, CODES["silu"], 0.0)
 
 
 def test_channels_last_3d():
@@ -304,6 +353,19 @@ def test_empty(shape):
     assert all(torch.equal(total, torch.zeros(shape[:2])) for total in sums)
 
 
+@pytest.mark.parametrize("shape", [(0, 3, 4, 4), (2, 0, 4, 4), (2, 3, 0, 4)], ids=str)
+def test_empty_layer_norm(shape):
+    input, rho = torch.empty(shape), torch.ones(shape[1])
+    for code in (CODES[None], CODES["relu"]):
+        output, mean, var = layer_instance_norm.forward(input, rho, rho, None, input, 1e-5, 0, code, 0.0)
+        assert output.shape == shape and mean.shape == var.shape == shape[:2]
+        assert mean.isnan().all() and var.isnan().all()
+        gradients = layer_instance_norm.backward(input, input, mean, var, rho, rho, None, input, 1e-5, 0, code, 0.0)
+        assert gradients[0].shape == shape
+        assert all(gradient.shape == shape[:2] for gradient in gradients[1:4])
+        assert torch.equal(gradients[3], torch.zeros(shape[:2]))
+
+
 # Memory.
 
 
@@ -324,12 +386,15 @@ def test_strides(how):
     grad = laid_out(make(*SHAPE, seed=9), how)
     check_norm(maps[0], weight, bias.repeat_interleave(2)[::2], *maps[1:], 1e-5, 0, False, 1.0, 3, 0.0, grad=grad)
     check_affine(maps[0], bias, weight.mT.contiguous().mT, bias, *maps[1:], 3, 0.0, grad=grad)
+    parameters = bias.repeat_interleave(2)[::2], weight.mT.contiguous().mT, bias
+    check_layer(maps[0], *parameters, maps[2], 1e-5, 0, 3, 0.0, grad=grad)
 
 
 def test_maps_are_brought_to_the_layout_of_the_input():
     input, weight, bias, gamma, residual = everything("channels_last")
     grad = make(*SHAPE, seed=9)
     check_norm(input, weight, bias, gamma.contiguous(), residual.contiguous(), 1e-5, 0, False, 1.0, 3, 0.0, grad=grad)
+    check_layer(input, bias, weight, bias, residual.contiguous(), 1e-5, 0, 3, 0.0, grad=grad)
 
 
 @pytest.mark.parametrize("layout", ["nchw", "channels_last", "every other"])
@@ -343,6 +408,9 @@ def test_outputs_are_what_the_operators_promise(layout):
     backward = grad, input, mean, rstd, weight, bias, gamma, residual, *settings
     affine = input, bias, weight, bias, gamma, residual, 3, 0.0
     affine_backward = grad, *affine[:6], None, None, 3, 0.0, True, True
+    layer = input, bias, weight, bias, residual
+    _, *statistics = layer_instance_norm.forward(*layer, 1e-5, 0, 3, 0.0)
+    layer_backward = grad, input, *statistics, *layer[1:]
     for name, function, arguments in (
         ("instance_stats", instance_stats.forward, (input, 1e-5, 0, False)),
         ("instance_norm", instance_norm.forward, (input, weight, bias, gamma, residual, *settings)),
@@ -351,6 +419,9 @@ def test_outputs_are_what_the_operators_promise(layout):
         ("scale_shift", scale_shift.forward, affine),
         ("scale_shift_backward", scale_shift.backward, affine_backward),
         ("scale_shift_backward", scale_shift.backward, (*affine_backward[:-2], False, False)),
+        ("layer_instance_norm", layer_instance_norm.forward, (*layer, 1e-5, 0, 3, 0.0)),
+        ("layer_instance_norm_backward", layer_instance_norm.backward, (*layer_backward, 1e-5, 0, 3, 0.0)),
+        ("layer_instance_norm_backward", layer_instance_norm.backward, (*layer_backward, 1e-5, 0, 0, 0.0)),
     ):
         metas = [value.to("meta") if isinstance(value, torch.Tensor) else value for value in arguments]
         found, promised = function(*arguments), getattr(torch.ops.fastnorm, name)(*metas)
@@ -375,6 +446,22 @@ def test_a_mean_far_from_zero_costs_no_digits(go, way, layout):
     # With the mean as it was rounded, the rest is exact.
     output, mean, rstd = instance_norm.forward(input, None, None, None, None, 0.0, 0, False, 1.0, 0, 0.0)
     expected = (input.double() - mean.double()[..., None, None]) * expected_rstd[..., None, None]
+    torch.testing.assert_close(output.double(), expected, rtol=2e-6, atol=1e-6)
+
+
+@every_layout
+@every_way
+def test_planes_far_from_zero_cost_the_layer_no_digits(go, way, layout):
+    go(way)
+    input = make(*SHAPE, layout=layout) + 1e4 + torch.tensor([-2.0, 0.0, 1.0])[:, None, None]
+    rho = torch.tensor([0.0, 0.5, 1.0])[:, None, None]
+    output, mean, _ = layer_instance_norm.forward(input, rho.flatten(), None, None, None, 0.0, 0, 0, 0.0)
+    # With the means as they were rounded, the rest is exact.
+    mean = mean.double()[..., None, None]
+    layer_mean = mean.mean(1, keepdim=True)
+    var = input.double().var((2, 3), correction=0, keepdim=True)
+    layer_var = (var + (mean - layer_mean).square()).mean(1, keepdim=True)
+    expected = rho * (input - mean) * var.rsqrt() + (1 - rho) * (input - layer_mean) * layer_var.rsqrt()
     torch.testing.assert_close(output.double(), expected, rtol=2e-6, atol=1e-6)
 
 
@@ -409,3 +496,12 @@ def test_a_constant_plane_has_a_gradient(go, way, eps_on_std):
     grad_input, *_ = instance_norm.backward(grad, input, mean, rstd, None, None, None, None, *settings)
     expected = (grad - grad.mean((2, 3), keepdim=True)).double() * rstd.double()[..., None, None]
     torch.testing.assert_close(grad_input.double(), expected, rtol=1e-5, atol=1e-5 * rstd.max().item())
+
+
+@every_way
+def test_constant_planes_have_no_variance_in_a_layer_that_has(go, way):
+    go(way)
+    input = torch.tensor([0.1, 3.7, 1e4])[:, None, None].expand(SHAPE).contiguous()
+    _, mean, var = layer_instance_norm.forward(input, torch.ones(3), None, None, None, 1e-5, 0, 0, 0.0)
+    assert torch.equal(mean, input[..., 0, 0]) and torch.equal(var, torch.zeros(2, 3))
+    check_layer(input / 1e4, make(3, seed=5), None, None, None, 1e-1, 0, CODES[None], 0.0)

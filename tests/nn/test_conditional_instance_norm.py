@@ -48,6 +48,24 @@ def test_only_the_styles_in_use_learn(module, maps):
     assert module.bias.grad.abs().sum(1).bool().tolist() == [False, True, False, True]
 
 
+def test_one_map_without_a_batch(module, maps):
+    input, residual = (map[0] for map in maps)
+    for style in (torch.tensor(3), torch.tensor(3, dtype=torch.int32), torch.tensor([0.2, 0.0, 0.5, 0.3]).double()):
+        expected = module(input[None], style[None])[0]
+        torch.testing.assert_close(module(input, style), expected, rtol=0, atol=0)
+        expected = module(input[None], style[None], residual[None])[0]
+        torch.testing.assert_close(module(input, style, residual), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("style", [torch.tensor([3, 0]), torch.tensor(2)], ids=["batch", "one map"])
+def test_compiles_whole(module, style):
+    torch.compiler.reset()
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
+    for size in (5, 6):
+        input = torch.randn(*style.shape, 3, size, 7).double()
+        torch.testing.assert_close(compiled(input, style), module(input, style))
+
+
 def test_starts_as_an_instance_norm(maps):
     module = nn.ConditionalInstanceNorm2d(3, 4).double()
     expected = torch.nn.functional.instance_norm(maps[0])

@@ -46,6 +46,46 @@ def test_kernel_size_and_width():
     assert module(INPUT.float(), torch.randn(2, 4, 6, 8)).shape == INPUT.shape
 
 
+def test_correction_type_and_device():
+    module = nn.SpatiallyAdaptiveNorm2d(3, 4, 5, correction=1, dtype=torch.float64)
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.float64}
+    condition = torch.randn(2, 4, 6, 8, generator=torch.Generator().manual_seed(1)).double()
+    hidden = module.shared(condition)
+    var, mean = torch.var_mean(INPUT, dim=(2, 3), correction=1, keepdim=True)
+    expected = (INPUT - mean) / (var + 1e-5).sqrt() * (1 + module.gamma(hidden)) + module.beta(hidden)
+    torch.testing.assert_close(module(INPUT, condition), expected, rtol=1e-10, atol=1e-10)
+    nowhere = nn.SpatiallyAdaptiveNorm2d(3, 4, device="meta")
+    assert {parameter.device.type for parameter in nowhere.parameters()} == {"meta"}
+
+
+def test_one_map_without_a_batch(module):
+    condition = torch.randn(4, 3, 4, generator=torch.Generator().manual_seed(1)).double()
+    expected = module(INPUT[:1], condition[None])[0]
+    torch.testing.assert_close(module(INPUT[0], condition), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_an_empty_batch(module):
+    assert module(INPUT[:0], torch.empty(0, 4, 3, 4).double()).shape == (0, 3, 6, 8)
+
+
+@pytest.mark.parametrize("batch", [(2,), ()], ids=["batch", "one map"])
+def test_compiles_whole(module, batch):
+    torch.compiler.reset()
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
+    for size in (6, 7):
+        input, condition = torch.randn(*batch, 3, size, 9).double(), torch.randn(*batch, 4, 5, size + 1).double()
+        torch.testing.assert_close(compiled(input, condition), module(input, condition))
+
+
+def test_types_meet_under_autocast(module):
+    module, input = module.float(), INPUT.float()
+    condition = torch.randn(2, 4, 6, 8, generator=torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = module(input, condition.bfloat16())
+    # The convolutions round to 8 bits.
+    torch.testing.assert_close(actual, module(input, condition), rtol=0.05, atol=0.05)
+
+
 def test_copy_and_words(module):
     condition = torch.randn(2, 4, 6, 8).double()
     assert torch.equal(copy.deepcopy(module)(INPUT, condition), module(INPUT, condition))
