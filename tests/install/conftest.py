@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# What a shell and ninja would take for something else stands in the paths of the checkout and of CUDA.
+# What a shell and ninja would take for something else stands in the paths of the checkout, of CUDA and of torch.
 AWKWARD = "it's $HOME: a b"
 
 COMPILER = """#!/bin/sh
@@ -46,15 +46,15 @@ class Checkout:
         (self.cuda / "include").mkdir(parents=True)
         (self.cuda / "include" / "cuda_runtime.h").touch()
         self.packages = folder / "packages"
-        self._make_packages()
+        self._make_packages(folder / AWKWARD / "torch")
 
-    def _make_packages(self):
+    def _make_packages(self, torch):
         """torch and pybind11 as a build sees them: importing torch would take longer than all the rest."""
-        includes = self.packages / "torch" / "include"
+        includes = torch / "include"
         utils = self.packages / "torch" / "utils"
         includes.mkdir(parents=True)
-        utils.mkdir()
-        (self.packages / "torch" / "__init__.py").touch()
+        utils.mkdir(parents=True)
+        (utils.parent / "__init__.py").write_text(f"__file__ = {str(torch / '__init__.py')!r}")
         (utils / "cpp_extension.py").write_text(f"include_paths = lambda: [{str(includes)!r}]")
         (self.packages / "pybind11.py").write_text(f"get_include = lambda: {str(includes)!r}")
 
