@@ -52,7 +52,7 @@ $(VENV)/python:
 
 $(VENV)/torch: $(VENV)/python
 	@echo "== $(TORCH) and build tools"
-	@$(PIP) install -q "setuptools>=77" wheel pybind11 ninja numpy $(TORCH) || \
+	@$(PIP) install -q "setuptools>=70.1" pybind11 ninja numpy $(TORCH) || \
 	  { echo "could not install $(TORCH); choose another: make demo TORCH=torch==2.12.0"; exit 1; }
 	@touch $@
 
