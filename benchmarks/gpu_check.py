@@ -1,17 +1,23 @@
 """`make gpu-check`: build, test and measure on a CUDA machine, with the torch that is there and without a network.
 
-    1. build     the checkout, into build/gpu-check; nothing else on the machine changes
-    2. test      tests/contract on the GPU, once with CUDA C++ and once with Triton
-    3. measure   `fastnorm bench` on large maps, the same twice; torch.compile last, for as long as the time lasts
+    1. look      for what the steps need, and say what is missing
+    2. build     the checkout, into build/gpu-check; nothing else on the machine changes
+    3. test      tests/contract on the GPU, once with CUDA C++ and once with Triton
+    4. measure   `fastnorm bench` on large maps, the same twice; torch.compile last, for as long as the time lasts
 
 All of it goes into benchmarks/results/<gpu>.json, and a short table to the end of the output. It goes on after a
-failure; the exit code is 1 where anything failed. What the time did not suffice for is said, and no failure.
+failure; the exit code is 1 where anything failed, and 2 where it could not begin. What the time did not suffice for is
+said, and no failure, as long as a test ran.
 """
 
 import argparse
+import importlib.metadata
+import importlib.util
 import json
 import os
 import re
+import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,17 +43,24 @@ SHARES = {"test": 0.2, "rivals": 0.35, "triton": 0.1}
 SHOWN = 30  # Failures: one that breaks the GPU's context takes all that follow with it.
 GRACE = 30  # Seconds to report in, for a step whose time is over.
 LEAST = 15  # Seconds that a step needs to get anywhere.
-TIME_OVER = (130, -signal.SIGINT, -signal.SIGKILL)  # Exit codes of what was interrupted, or killed.
+TIME_OVER = None  # In the place of an exit code.
 
 
 def main(argv=None) -> int:
     args = _parse(argv)
     end = time.monotonic() + 60 * args.minutes
-    if args.device == "cuda" and not _has_gpu():
-        print(f"{sys.executable} has no torch that finds a CUDA device; --device cpu tries the script without one")
+    hindrances = what_hinders(args.device, not args.no_build)
+    missing = hindrances or what_is_left_out(args.device, not args.no_build)
+    for line in missing:
+        print(f"missing: {line}", flush=True)
+    if hindrances:
+        print(f"nothing can be done with {sys.executable}")
         return 2
-    if not args.no_build and not build():
-        return 1
+    if not args.no_build:
+        warnings = build()
+        if warnings is None:
+            return 1
+        missing += warnings
     left = end - time.monotonic()
     tests = {backend: test(backend, args.device, SHARES["test"] * left, args.tests) for backend in BACKENDS}
 
@@ -56,6 +69,7 @@ def main(argv=None) -> int:
 
     shapes = args.shape or [*LARGE, *SMALL]
     result = {
+        "missing": missing,
         "tests": tests,
         "measured": {
             "auto": measured("auto", SHARES["rivals"] * left, shapes, "--no-compile"),
@@ -69,16 +83,64 @@ def main(argv=None) -> int:
     return 1 if failures(result) else 0
 
 
-def build() -> bool:
-    """Install the checkout into a folder of its own, from which the steps run."""
+def what_hinders(device, building) -> list[str]:
+    """One line for each thing without which nothing can be done."""
+    lines = [name for name in ("torch", "numpy") if not _has(name)]
+    if device == "cuda" and _has("torch") and not _has_gpu():
+        lines.append("a torch that finds a CUDA device (--device cpu tries this script without one)")
+    if building:
+        lines += [f"{name}, to build with" for name in ("setuptools", "pybind11") if not _has(name)]
+        if not _has("ninja") and not shutil.which("ninja"):
+            lines.append("ninja, to build with")
+        # setuptools before 70.1 leaves it to wheel, which leaves it to setuptools since 0.46.
+        if _has("setuptools") and not importlib.metadata.entry_points(group="distutils.commands", name="bdist_wheel"):
+            lines.append("setuptools from 70.1, or wheel before 0.46, to build with")
+    return lines
+
+
+def what_is_left_out(device, building) -> list[str]:
+    """One line for each thing without which a part cannot be done."""
+    lines = []
+    if not _has("pytest"):
+        lines.append("pytest: no test can run")
+    elif not _has("hypothesis"):
+        lines.append("hypothesis: the tests that import it cannot run")
+    if device == "cuda" and not _has("triton"):
+        lines.append("triton: plain PyTorch runs in its place")
+    if building:
+        compilers = runpy.run_path(str(ROOT / "setup.py"))
+        if not compilers["cxx"]():
+            lines.append("a C++ compiler: nothing is compiled")
+        elif device == "cuda" and not compilers["nvcc"]():
+            lines.append("nvcc: CUDA C++ is not built")
+    return lines
+
+
+def _has(module):
+    return importlib.util.find_spec(module) is not None
+
+
+def _has_gpu():
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def build() -> list[str] | None:
+    """Install the checkout into a folder of its own, from which the steps run: its warnings, or None where it fails."""
     step(f"build, into {BUILD.relative_to(ROOT)}")
-    options = ["--no-build-isolation", "--no-deps", "--no-index", "--upgrade", "--quiet", "--target", BUILD]
-    built = subprocess.run([sys.executable, "-m", "pip", "install", *options, ROOT]).returncode == 0
-    if not built:
+    options = ["-v", "--no-build-isolation", "--no-deps", "--no-index", "--upgrade", "--target", BUILD]
+    command = [sys.executable, "-m", "pip", "install", *options, ROOT]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    warnings = re.findall("fastnorm: warning: (.*)", done.stdout)
+    if warnings or done.returncode:
+        print(done.stdout, flush=True)
+    if done.returncode:
         print("the build failed, see above", flush=True)
+        return None
     sys.path.insert(0, str(BUILD))
     os.environ["PYTHONPATH"] = str(BUILD)
-    return built
+    return warnings
 
 
 def test(backend, device, seconds, paths) -> dict:
@@ -87,18 +149,18 @@ def test(backend, device, seconds, paths) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "tests.xml"
         place = ["-c", ROOT / "pyproject.toml", "--rootdir", ROOT, "-p", "no:cacheprovider", "--junitxml", found]
-        command = ["pytest", *place, "-q", "--tb=line", "--disable-warnings", *(ROOT / path for path in paths)]
-        code = run(command, folder, backend, device, seconds)
-        return read_tests(found, code)
+        options = ["-q", "--tb=line", "--disable-warnings", "--continue-on-collection-errors"]
+        if not _has("hypothesis"):
+            # tests/conftest.py imports it: without that, only the files that import it themselves are lost.
+            options += ["--confcutdir", ROOT / "tests" / "contract"]
+        command = ["pytest", *place, *options, *(ROOT / path for path in paths)]
+        return read_tests(found, run(command, folder, backend, device, seconds))
 
 
 def read_tests(path, code) -> dict:
-    """pytest's own report, and its exit code: 0 and 1 for all and for not all passed, 2 for interrupted."""
+    """pytest's own report, and its exit code: 0 and 1 for all and for not all passed."""
     failed, skipped, passed = [], 0, 0
-    if not path.exists():
-        failed = [f"pytest ended without a report, exit code {code}"]
-        return {"passed": 0, "skipped": 0, "failures": failed, "complete": False}
-    for case in ElementTree.parse(path).iter("testcase"):
+    for case in ElementTree.parse(path).iter("testcase") if path.exists() else ():
         wrong = next((case.find(tag) for tag in ("failure", "error") if case.find(tag) is not None), None)
         if wrong is not None:
             failed.append(f"{case.get('name')}: {first_line(wrong.get('message'))}")
@@ -106,20 +168,29 @@ def read_tests(path, code) -> dict:
             skipped += 1
         else:
             passed += 1
-    return {"passed": passed, "skipped": skipped, "failures": failed, "complete": code in (0, 1)}
+    if code not in (0, 1, TIME_OVER):
+        failed.append(f"pytest ended with exit code {code}")
+    if not path.exists():
+        failed.append("pytest left no report")
+    elif not passed and not failed:
+        failed.append("no test ran")
+    return {"passed": passed, "skipped": skipped, "failures": failed, "complete": code is not TIME_OVER}
 
 
 def measure(backend, device, seconds, operators, options) -> dict:
     """What `fastnorm bench` measures in the time. After a crash it goes on with the next operator."""
     step(f"measure, FASTNORM_BACKEND={backend}, at most {seconds:.0f} s")
     end = time.monotonic() + seconds
-    measured = {"complete": False, "problems": [], "measurements": []}
+    measured = {"complete": True, "problems": [], "measurements": []}
     operators = operators or _operators()
-    while operators and end - time.monotonic() > LEAST:
-        code, found = bench(backend, device, end - time.monotonic(), [*operators, *options])
+    while operators:
+        left = end - time.monotonic()
+        code, found = bench(backend, device, left, [*operators, *options]) if left > LEAST else (TIME_OVER, NOTHING)
         measured["measurements"] += found["measurements"]
-        measured["complete"] = found["complete"]
-        if found["complete"] or code in TIME_OVER:
+        if found["complete"]:
+            break
+        if code is TIME_OVER:
+            measured["complete"] = False
             break
         seen = {case["operator"] for case in found["measurements"]}
         last = max((index for index, name in enumerate(operators) if name in seen), default=0)
@@ -128,21 +199,16 @@ def measure(backend, device, seconds, operators, options) -> dict:
     return measured
 
 
-def bench(backend, device, seconds, options) -> tuple[int, dict]:
+NOTHING = {"complete": False, "measurements": []}
+
+
+def bench(backend, device, seconds, options) -> tuple[int | None, dict]:
     """The exit code and the report of `fastnorm bench`; an empty one where there is none."""
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "bench.json"
         always = [f"--device={device}", "--dtype=float32", "--dtype=bfloat16", "--json", found]
         code = run(["fastnorm", "bench", *always, *options], folder, backend, device, seconds)
-        return code, json.loads(found.read_text()) if found.exists() else {"complete": False, "measurements": []}
-
-
-def _has_gpu():
-    try:
-        import torch
-    except ImportError:
-        return False
-    return torch.cuda.is_available()
+        return code, json.loads(found.read_text()) if found.exists() else NOTHING
 
 
 def _operators():
@@ -151,8 +217,8 @@ def _operators():
     return list(OPERATORS)
 
 
-def run(command, folder, backend, device, seconds) -> int:
-    """Run a module outside the checkout, where the build is what gets imported; its exit code.
+def run(command, folder, backend, device, seconds) -> int | None:
+    """Run a module outside the checkout, where the build is what gets imported; its exit code, or TIME_OVER.
 
     When its time is over it is interrupted, which leaves it time to report; then it is killed.
     """
@@ -167,15 +233,17 @@ def run(command, folder, backend, device, seconds) -> int:
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGINT)
     try:
-        return process.wait(GRACE)
+        process.wait(GRACE)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)  # The compiler's workers too.
-        return process.wait()
+        process.wait()
+    return TIME_OVER
 
 
 def failures(result) -> list[str]:
     """One line for each thing that is wrong."""
-    lines = [f"test, {backend}: {line}" for backend, tests in result["tests"].items() for line in tests["failures"]]
+    lines = [f"missing: {line}" for line in result["missing"]]
+    lines += [f"test, {backend}: {line}" for backend, tests in result["tests"].items() for line in tests["failures"]]
     for backend, measured in result["measured"].items():
         lines += [f"measure, {backend}: {problem}" for problem in measured["problems"]]
         for case in measured["measurements"]:

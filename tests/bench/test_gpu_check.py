@@ -17,24 +17,65 @@ JUNIT = """<testsuites><testsuite>
 </testsuite></testsuites>"""
 
 
-@pytest.mark.parametrize("code, complete", [(1, True), (2, False), (-9, False)])
-def test_tests_are_counted(tmp_path, code, complete):
+WRONG = ["wrong[bf16]: AssertionError: off by 3", "broken: RuntimeError: no"]
+
+
+@pytest.mark.parametrize(
+    "code, complete, failures",
+    [
+        (1, True, WRONG),
+        (gpu_check.TIME_OVER, False, WRONG),
+        (2, True, [*WRONG, "pytest ended with exit code 2"]),
+        (-9, True, [*WRONG, "pytest ended with exit code -9"]),
+    ],
+)
+def test_tests_are_counted(tmp_path, code, complete, failures):
     path = tmp_path / "tests.xml"
     path.write_text(JUNIT)
     assert gpu_check.read_tests(path, code) == {
         "passed": 2,
         "skipped": 1,
-        "failures": ["wrong[bf16]: AssertionError: off by 3", "broken: RuntimeError: no"],
+        "failures": failures,
         "complete": complete,
     }
 
 
-def test_a_crash_without_a_report_is_a_failure(tmp_path):
-    found = gpu_check.read_tests(tmp_path / "missing.xml", -11)
-    assert found["failures"] == ["pytest ended without a report, exit code -11"] and not found["complete"]
+@pytest.mark.parametrize(
+    "code, failures",
+    [(-11, ["pytest ended with exit code -11", "pytest left no report"]), (None, ["pytest left no report"])],
+)
+def test_no_report_is_a_failure(tmp_path, code, failures):
+    assert gpu_check.read_tests(tmp_path / "missing.xml", code)["failures"] == failures
+
+
+@pytest.mark.parametrize(
+    "code, failures",
+    [
+        (0, ["no test ran"]),
+        (gpu_check.TIME_OVER, ["no test ran"]),
+        *((code, [f"pytest ended with exit code {code}"]) for code in (2, 3, 4, 5)),
+    ],
+)
+def test_no_test_is_a_failure(tmp_path, code, failures):
+    path = tmp_path / "tests.xml"
+    path.write_text('<testsuites><testcase name="a"><skipped message="no GPU"/></testcase></testsuites>')
+    assert gpu_check.read_tests(path, code)["failures"] == failures
 
 
 # Steps in processes of their own.
+
+
+def test_a_file_that_cannot_be_imported_costs_no_other(tmp_path):
+    (tmp_path / "test_a_broken_file.py").write_text("import nothing_of_this_name")
+    (tmp_path / "test_another_file.py").write_text("def test_right(): pass")
+    found = gpu_check.test("auto", "cpu", 60, [tmp_path])
+    assert found["passed"] == 1 and found["complete"]
+    assert found["failures"] == ["test_a_broken_file: collection failure"]
+
+
+def test_a_path_without_tests_is_a_failure(tmp_path):
+    found = gpu_check.test("auto", "cpu", 60, [tmp_path])
+    assert found["failures"] == ["pytest ended with exit code 5"]
 
 
 def module(folder, text):
@@ -60,14 +101,14 @@ except KeyboardInterrupt:
     pathlib.Path("report").touch()
     sys.exit(130)
 """
-    assert gpu_check.run(module(tmp_path, code), tmp_path, "auto", "cpu", 2) == 130
+    assert gpu_check.run(module(tmp_path, code), tmp_path, "auto", "cpu", 2) is gpu_check.TIME_OVER
     assert (tmp_path / "report").exists()
 
 
 def test_a_step_that_does_not_listen_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_check, "GRACE", 0.5)
     code = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(600)"
-    assert gpu_check.run(module(tmp_path, code), tmp_path, "auto", "cpu", 2) == -9
+    assert gpu_check.run(module(tmp_path, code), tmp_path, "auto", "cpu", 2) is gpu_check.TIME_OVER
 
 
 def stub(monkeypatch, *outcomes):
@@ -92,8 +133,14 @@ def test_after_a_crash_it_goes_on_with_the_next_operator(monkeypatch):
     assert found["problems"] == [f"fastnorm bench {name}, or the next: crashed, exit code -11" for name in "bc"]
 
 
+def test_a_crash_in_the_last_operator_is_not_for_want_of_time(monkeypatch):
+    stub(monkeypatch, (-11, "ab"))
+    found = gpu_check.measure("auto", "cuda", 100, list("ab"), [])
+    assert found["complete"] and found["problems"] == ["fastnorm bench b, or the next: crashed, exit code -11"]
+
+
 def test_it_does_not_go_on_when_the_time_is_over(monkeypatch):
-    asked = stub(monkeypatch, (130, "a"))
+    asked = stub(monkeypatch, (gpu_check.TIME_OVER, "a"))
     found = gpu_check.measure("auto", "cuda", 100, list("ab"), [])
     assert len(asked) == 1 and not found["complete"] and found["problems"] == []
 
@@ -135,7 +182,7 @@ TESTED = {"passed": 3, "skipped": 0, "failures": [], "complete": True}
 
 def result(**measured):
     reports = {"auto": report(case()), "triton": report(case("triton")), "compile": report(case())}
-    return {"tests": {"auto": TESTED, "triton": TESTED}, "measured": reports | measured}
+    return {"missing": [], "tests": {"auto": TESTED, "triton": TESTED}, "measured": reports | measured}
 
 
 def test_nothing_failed():
@@ -149,7 +196,9 @@ def test_what_failed():
         triton=report(complete=False, problems=["fastnorm bench adain, or the next: crashed, exit code -11"]),
     )
     found["tests"]["triton"] = TESTED | {"failures": ["test_values: off"]}
+    found["missing"] = ["nvcc: CUDA C++ is not built"]
     assert gpu_check.failures(found) == [
+        "missing: nvcc: CUDA C++ is not built",
         "test, triton: test_values: off",
         "measure, auto: adain forward [16, 64, 512, 512] float32: ran {'instance_norm': 'definition'}, not cuda",
         "measure, auto: adain forward [16, 64, 512, 512] float32 nchw: wrong, off by 1",
@@ -175,10 +224,119 @@ def test_the_summary_of_what_was_not_measured():
     assert gpu_check.summary(found["measured"]) == [("adain", "forward", "float32", *["-"] * 7)]
 
 
-def test_no_gpu_is_said_at_once(capsys, monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+@pytest.mark.parametrize("complete", [True, False])
+def test_the_time_ran_out_is_said_where_it_did(capsys, complete):
+    found = result(triton=report(case("triton"), complete=complete, problems=["fastnorm bench adain: crashed"]))
+    found["tests"]["auto"] = TESTED | {"failures": ["pytest ended with exit code 3"], "complete": complete}
+    gpu_check.show(found)
+    text = capsys.readouterr().out
+    assert ("test, auto: 3 passed, 1 failed, 0 skipped; the time ran out" in text) == (not complete)
+    assert ("measure, triton: the time ran out after 1 cases" in text) == (not complete)
+    assert text.count("the time ran out") == (0 if complete else 2)
+
+
+# What the machine lacks.
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """machine(lacks) lacks these modules and commands, and has all others."""
+
+    def make(*lacks):
+        present = [] if "bdist_wheel" in lacks else ["setuptools"]
+        compilers = {name: lambda name=name: name not in lacks for name in ("cxx", "nvcc")}
+        monkeypatch.setattr(gpu_check, "_has", lambda module: module not in lacks)
+        monkeypatch.setattr(gpu_check, "_has_gpu", lambda: "gpu" not in lacks)
+        monkeypatch.setattr(gpu_check.shutil, "which", lambda name: None if name in lacks else name)
+        monkeypatch.setattr(gpu_check.importlib.metadata, "entry_points", lambda **kind: present)
+        monkeypatch.setattr(gpu_check.runpy, "run_path", lambda path: compilers)
+
+    return make
+
+
+@pytest.mark.parametrize("building", [True, False])
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_nothing_is_missing(machine, device, building):
+    machine()
+    assert gpu_check.what_hinders(device, building) == gpu_check.what_is_left_out(device, building) == []
+
+
+def test_what_hinders_is_told_line_by_line(machine, capsys):
+    machine("torch", "setuptools", "pybind11", "ninja", "gpu")
+    assert gpu_check.main([]) == 2
+    assert capsys.readouterr().out.splitlines() == [
+        "missing: torch",
+        "missing: setuptools, to build with",
+        "missing: pybind11, to build with",
+        "missing: ninja, to build with",
+        f"nothing can be done with {sys.executable}",
+    ]
+
+
+def test_an_old_setuptools_needs_an_old_wheel(machine):
+    machine("bdist_wheel")
+    assert gpu_check.what_hinders("cuda", True) == ["setuptools from 70.1, or wheel before 0.46, to build with"]
+
+
+def test_no_gpu_is_told(machine, capsys):
+    machine("gpu")
     assert gpu_check.main(["--no-build"]) == 2
-    assert "no torch that finds a CUDA device" in capsys.readouterr().out
+    assert "missing: a torch that finds a CUDA device (--device cpu tries" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "lacks, told",
+    [
+        (["pytest", "hypothesis"], ["pytest: no test can run"]),
+        (["hypothesis", "nvcc"], ["hypothesis: the tests that import it cannot run", "nvcc: CUDA C++ is not built"]),
+        (["triton"], ["triton: plain PyTorch runs in its place"]),
+        (["cxx", "nvcc"], ["a C++ compiler: nothing is compiled"]),
+    ],
+    ids=str,
+)
+def test_what_is_left_out(machine, lacks, told):
+    machine(*lacks)
+    assert gpu_check.what_hinders("cuda", True) == []
+    assert gpu_check.what_is_left_out("cuda", True) == told
+
+
+def test_looking_does_not_get_in_its_own_way():
+    program = f"""
+import runpy
+here = runpy.run_path({gpu_check.__file__!r})
+here["what_hinders"]("cpu", True), here["what_is_left_out"]("cpu", True)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_setup_says_which_compilers_there_are(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("CUDA_HOME", "nowhere")
+    monkeypatch.delenv("CXX", raising=False)
+    assert "a C++ compiler: nothing is compiled" in gpu_check.what_is_left_out("cuda", True)
+
+
+def test_without_hypothesis_the_other_files_run(machine, monkeypatch):
+    machine("hypothesis")
+    commands = []
+    monkeypatch.setattr(gpu_check, "run", lambda command, *_: commands.append(command))
+    gpu_check.test("auto", "cpu", 60, ["tests/contract"])
+    (command,) = commands
+    folder = command[command.index("--confcutdir") + 1]
+    assert (folder / "conftest.py").exists() and "hypothesis" not in (folder / "conftest.py").read_text()
+
+
+BUILDS = "import sys; print('fastnorm: warning: no CUDA'); print('all of it'); sys.exit({})"
+
+
+@pytest.mark.parametrize("code, returned", [(0, ["no CUDA"]), (1, None)])
+def test_a_build_with_a_warning_is_shown(monkeypatch, capsys, code, returned):
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda _, **how: run([sys.executable, "-c", BUILDS.format(code)], **how))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("PYTHONPATH", "")
+    assert gpu_check.build() == returned
+    assert "all of it" in capsys.readouterr().out
 
 
 @pytest.mark.long
