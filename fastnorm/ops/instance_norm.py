@@ -16,19 +16,14 @@ from ._library import define, differentiable, gradient_of
 from ._operator import Operator, Sample
 
 
-def instance_norm(input, *arguments, **settings):
-    return with_statistics(input, *arguments, **settings)[0]
-
-
-def with_statistics(
+def instance_norm(
     input, weight=None, bias=None, gamma=None, residual=None, eps=1e-5, correction=0, eps_mode="var", alpha=1.0,
     activation=None, negative_slope=0.01,
 ):  # fmt: skip
-    """The normalised map and the statistics it was normalised by: (output, mean, rstd)."""
     return _forward(
         input, weight, bias, gamma, residual,
         eps, correction, instance_stats.EPS_MODES[eps_mode], alpha, CODES[activation], negative_slope,
-    )  # fmt: skip
+    )[0]  # fmt: skip
 
 
 def reference(

@@ -42,6 +42,9 @@ CALLS = [
 ]
 
 every_call = pytest.mark.parametrize("call", CALLS, ids=str)
+first_calls = pytest.mark.parametrize(
+    "call", [next(call for call in CALLS if call.operator is operator) for operator in OPERATORS.values()], ids=str
+)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
@@ -80,6 +83,17 @@ def leaves(sample):
     """The call on leaves of their own, and those that are differentiated."""
     sample = sample.map(lambda tensor: tensor.detach().requires_grad_(tensor.is_floating_point()))
     return sample, [tensor for tensor in tensors(sample) if tensor.requires_grad]
+
+
+def of_inputs(function, sample):
+    """`function` of the sample's differentiable inputs alone, and those."""
+    sample, inputs = leaves(sample)
+
+    def of_inputs(*inputs):
+        given = iter(inputs)
+        return run(function, sample.map(lambda tensor: next(given) if tensor.requires_grad else tensor))
+
+    return of_inputs, inputs
 
 
 def run(function, sample):

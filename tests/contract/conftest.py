@@ -4,20 +4,23 @@
 interpreter can run: values, gradients, layouts and shapes, on small maps.
 """
 
+import poison
 import pytest
 import torch
+from calls import DEVICE
 
 
 @pytest.fixture(autouse=True)
 def poisoned_memory():
     """Fresh memory holds NaN, so that an element which no kernel wrote is seen."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    assert torch.empty(1000).isnan().all()
-    yield
-    torch.use_deterministic_algorithms(before[0])
-    torch.utils.deterministic.fill_uninitialized_memory = before[1]
+    if DEVICE == "cpu":
+        with poison.poisoned_cpu():
+            assert poison.fresh_floats(1000).isnan().all() or not poison.large
+            yield
+    else:
+        with poison.poisoned_gpu():
+            assert torch.empty(1000, device=DEVICE).isnan().all()
+            yield
 
 
 @pytest.fixture(autouse=True)

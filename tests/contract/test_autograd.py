@@ -1,34 +1,23 @@
-"""First and second derivatives against finite differences, and what is kept for the backward."""
+"""Derivatives of the first three orders, and what is kept for the backward."""
 
 import pytest
 import torch
 from accuracy import assert_accurate
-from calls import TINY, cotangents, double, every_call, leaves, run, tensors
+from calls import TINY, cotangents, double, every_call, leaves, of_inputs, run, tensors
 from layouts import every_layout
-
-
-def of_inputs(call, sample):
-    """The call as a function of its differentiable inputs, and those."""
-    sample, inputs = leaves(sample)
-
-    def function(*inputs):
-        given = iter(inputs)
-        return run(call.operator.run, sample.map(lambda tensor: next(given) if tensor.requires_grad else tensor))
-
-    return function, inputs
 
 
 @every_layout
 @every_call
 def test_gradcheck(call, layout):
-    function, inputs = of_inputs(call, call.sample(TINY, torch.float64).map(layout))
+    function, inputs = of_inputs(call.operator.run, call.sample(TINY, torch.float64).map(layout))
     assert torch.autograd.gradcheck(function, inputs)
 
 
 @every_layout
 @every_call
 def test_gradgradcheck(call, layout):
-    function, inputs = of_inputs(call, call.sample(TINY, torch.float64).map(layout))
+    function, inputs = of_inputs(call.operator.run, call.sample(TINY, torch.float64).map(layout))
     assert torch.autograd.gradgradcheck(function, inputs)
 
 
@@ -52,6 +41,27 @@ def test_second_derivative_in_every_type(call, dtype):
     expected = second_derivatives(call.operator.reference, double)
     for index, gradient in enumerate(actual):
         assert_accurate(gradient, expected[index], own[index], f"second derivative {index}", scale=10)
+
+
+@every_call
+def test_third_derivatives(call):
+    """Where inputs depend on each other: every derivative must end at the inputs, not in what made them."""
+    function, inputs = of_inputs(call.operator.run, call.sample(TINY, torch.float64))
+    reference, _ = of_inputs(call.operator.reference, call.sample(TINY, torch.float64))
+
+    def derivatives(function):
+        first, *others = inputs
+        outputs = function(first, *(other + first.mean() for other in others))
+        # A cube, so that no derivative is a constant.
+        scalar, found = sum((output**3).sum() for output in outputs), []
+        for order in range(3):
+            gradients = torch.autograd.grad(scalar, inputs, create_graph=True)
+            scalar = sum(map(torch.dot, map(torch.ravel, gradients), map(torch.ravel, cotangents(gradients, seed=order))))
+            found += gradients
+        return found
+
+    for actual, expected in zip(derivatives(function), derivatives(reference), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12 * expected.abs().max().item())
 
 
 @every_call

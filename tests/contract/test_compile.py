@@ -4,8 +4,9 @@ import io
 
 import pytest
 import torch
-from calls import cotangents, differentiate, every_call, leaves, public, run, tensors, with_tensors
-from layouts import channels_last, contiguous
+from calls import cotangents, every_call, first_calls, is_map, leaves, public, run, tensors
+from layouts import contiguous, every_layout
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # Sizes that differ from each other and from the three styles: dynamic sizes that are equal are taken for the same one.
@@ -21,17 +22,27 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if function.namespace == "fastnorm":
-            # A kernel knows no gradient: the autograd.Function around it does.
-            self.calls.append((function, [arg.detach() if isinstance(arg, torch.Tensor) else arg for arg in args]))
+            self.calls.append((function, args))
         return function(*args, **(kwargs or {}))
 
 
-def recorded(call, layout):
-    sample = call.sample(SMALL).map(layout)
-    given = cotangents(run(call.operator.reference, sample), layout)
+EVERYTHING, THE_MAP, THE_REST = slice(None), slice(0, 1), slice(1, None)
+
+
+def recorded(call, layout, wanted=EVERYTHING):
+    """The kernels that a forward runs, and a backward for the `wanted` among its inputs, with their arguments."""
+    sample, inputs = leaves(call.sample(SMALL).map(layout))
+    for tensor in inputs:
+        tensor.requires_grad_(False)
+    for tensor in inputs[wanted]:
+        tensor.requires_grad_()
     with Recorder() as recorder:
-        differentiate(call.operator.run, sample, given)
-    return recorder.calls
+        outputs = run(call.operator.run, sample)
+        if inputs[wanted]:
+            torch.autograd.grad(outputs, inputs[wanted], cotangents(outputs, layout))
+    # A kernel knows no gradient: the autograd.Function around it does.
+    detached = [[arg.detach() if isinstance(arg, torch.Tensor) else arg for arg in args] for _, args in recorder.calls]
+    return [(function, args) for (function, _), args in zip(recorder.calls, detached)]
 
 
 @every_call
@@ -40,15 +51,34 @@ def test_opcheck(call):
         torch.library.opcheck(function, args)
 
 
+@pytest.mark.parametrize("wanted", [EVERYTHING, THE_MAP, THE_REST], ids=["everything", "the map", "the rest"])
+@every_layout
 @every_call
-def test_opcheck_channels_last(call):
-    for function, args in recorded(call, channels_last):
+def test_fakes_promise_what_comes(call, layout, wanted):
+    """An empty output, too, where none is wanted."""
+    for function, args in recorded(call, layout, wanted):
         torch.library.opcheck(function, args, test_utils=("test_schema", "test_faketensor"))
 
 
 @every_call
 def test_kernels_are_listed(call):
     assert {function.overloadpacket.__name__ for function, _ in recorded(call, contiguous)} <= {*call.operator.kernels}
+
+
+@first_calls
+def test_a_kernel_called_by_its_name_is_differentiable(call):
+    """As a graph calls it that someone else has traced: never silently without a gradient."""
+    if call.operator.name not in call.operator.kernels:
+        pytest.skip("runs on the kernels of others")
+    sample, inputs = leaves(call.sample(SMALL))
+    with Recorder() as recorder:
+        outputs = run(call.operator.run, sample)
+    ((kernel, args),) = recorder.calls
+    # Behind the operator's outputs come the statistics that it keeps.
+    direct = pytree.tree_leaves(kernel(*args))[: len(outputs)]
+    assert all(output.requires_grad for output in direct), f"{kernel} has lost the gradient"
+    given = cotangents(outputs)
+    torch.testing.assert_close(torch.autograd.grad(direct, inputs, given), torch.autograd.grad(outputs, inputs, given))
 
 
 def forward_and_backward(function, call, shape):
@@ -79,24 +109,43 @@ def test_compile_with_inductor(call):
     assert_compiled(call, "inductor")
 
 
-class Exportable(torch.nn.Module):
-    """A sample call as a module of its tensors."""
+class Layer(torch.nn.Module):
+    """A sample call on given maps; what else it takes is learned, or an index."""
 
     def __init__(self, call):
         super().__init__()
         self.function, self.sample = public(call), call.sample(SMALL)
+        numbers = [tensor for tensor in tensors(self.sample) if not is_map(tensor)]
+        self.numbers = torch.nn.ParameterList(torch.nn.Parameter(t, t.is_floating_point()) for t in numbers)
 
-    def forward(self, *inputs):
-        return run(self.function, with_tensors(self.sample, inputs))
+    def forward(self, *maps):
+        maps, numbers = iter(maps), iter(self.numbers)
+        return run(self.function, self.sample.map(lambda tensor: next(maps if is_map(tensor) else numbers)))
+
+
+def maps_of(sample):
+    return tuple(tensor for tensor in tensors(sample) if is_map(tensor))
 
 
 @every_call
-def test_export(call):
-    inputs = tuple(tensors(call.sample(SMALL)))
-    exported = torch.export.export(Exportable(call), inputs)
+def test_an_exported_layer_learns_what_the_layer_does(call):
+    """Saved and loaded, in a process that may have no fastnorm."""
+    layer = Layer(call)
+    exported = torch.export.export(layer, maps_of(call.sample(SMALL)))
+    assert "fastnorm" not in {*map(namespace, exported.graph.nodes)}
     file = io.BytesIO()
     torch.export.save(exported, file)
     file.seek(0)
     loaded = torch.export.load(file).module()
-    other = tuple(tensors(call.sample(SMALL, seed=1)))
-    torch.testing.assert_close(loaded(*other), run(public(call), with_tensors(call.sample(SMALL), other)))
+
+    def learn(layer):
+        sample, maps = leaves(call.sample(SMALL, seed=1))
+        outputs = layer(*maps_of(sample))
+        inputs = [*maps_of(sample), *(parameter for parameter in layer.parameters() if parameter.requires_grad)]
+        return outputs, torch.autograd.grad(outputs, inputs, cotangents(outputs))
+
+    torch.testing.assert_close(learn(loaded), learn(layer))
+
+
+def namespace(node):
+    return getattr(node.target, "namespace", None)

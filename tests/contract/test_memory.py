@@ -1,10 +1,20 @@
 """What a call leaves alone, and what it takes."""
 
+import poison
 import pytest
 import torch
 from calls import DEVICE, backend, cotangents, differentiate, every_call, every_dtype, leaves, run, tensors
 from layouts import channels_last, channels_last_cropped, contiguous, every_layout, every_other
 from torch.profiler import ProfilerActivity, profile
+
+
+@pytest.mark.skipif(DEVICE != "cpu", reason="of the CPU's allocators")
+@pytest.mark.parametrize("count", [1, 38, 256, 2926, 500_000])
+def test_an_element_that_no_kernel_wrote_is_nan(count):
+    if not (poison.large if count > 256 else poison.small):
+        pytest.skip("nothing here fills such memory: neither torch's allocator nor, for large blocks, libc by mallopt")
+    for _ in range(10):
+        assert poison.fresh_floats(count).isnan().all()
 
 
 @pytest.mark.parametrize(
