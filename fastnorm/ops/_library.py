@@ -67,34 +67,28 @@ def differentiable(operator, definition: Callable, setup_context: Callable, back
 def gradient_of(formula: Callable, inputs: Sequence[Tensor | None], gradients: Sequence[Tensor | None]):
     """Gradients of `formula(*inputs)` with respect to every tensor among its inputs, by autograd.
 
-    The derivative of a backward, written nowhere twice; differentiable itself where grad mode is on. None stands for an
-    input that is None or does not matter.
+    The derivative of a backward, written nowhere twice; differentiable itself, and by torch.func's transforms. None
+    stands for an input that is None, and for an output or a gradient that nobody asks for.
     """
-    create_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
-        # A view ends the graph here, not in whatever made the input.
-        inputs = [_view(input) if input is not None and input.is_floating_point() else input for input in inputs]
-        outputs = formula(*inputs)
+    present = [index for index, input in enumerate(inputs) if input is not None]
+    wanted = []
+
+    def of_present(*tensors):
+        arguments = [None] * len(inputs)
+        for index, tensor in zip(present, tensors):
+            arguments[index] = tensor
         # An output that was not needed came back empty, and so does its gradient.
-        pairs = [
+        wanted[:] = [
             (output, gradient)
-            for output, gradient in zip(outputs, gradients)
-            if output is not None and output.requires_grad and gradient is not None and gradient.shape == output.shape
+            for output, gradient in zip(formula(*arguments), gradients)
+            if output is not None and gradient is not None and gradient.shape == output.shape
         ]
-        leaves = [input for input in inputs if input is not None and input.is_floating_point()]
-        found = iter(
-            torch.autograd.grad(
-                [output for output, _ in pairs],
-                leaves,
-                [gradient.to(output.dtype) for output, gradient in pairs],
-                allow_unused=True,
-                create_graph=create_graph,
-            )
-            if pairs
-            else [None] * len(leaves)
-        )
-    return [None if input is None else next(found) for input in inputs]
+        return tuple(output for output, _ in wanted)
 
-
-def _view(tensor: Tensor) -> Tensor:
-    return tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
+    found = [None] * len(inputs)
+    if all(gradient is None for gradient in gradients):
+        return found
+    _, pull_back = torch.func.vjp(of_present, *(inputs[index] for index in present))
+    for index, gradient in zip(present, pull_back(tuple(gradient.to(output.dtype) for output, gradient in wanted))):
+        found[index] = gradient
+    return found

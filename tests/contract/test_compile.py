@@ -4,7 +4,7 @@ import io
 
 import pytest
 import torch
-from calls import cotangents, every_call, first_calls, is_map, leaves, public, run, tensors
+from calls import cotangents, every_call, is_map, leaves, public, run, tensors
 from layouts import contiguous, every_layout
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -63,22 +63,6 @@ def test_fakes_promise_what_comes(call, layout, wanted):
 @every_call
 def test_kernels_are_listed(call):
     assert {function.overloadpacket.__name__ for function, _ in recorded(call, contiguous)} <= {*call.operator.kernels}
-
-
-@first_calls
-def test_a_kernel_called_by_its_name_is_differentiable(call):
-    """As a graph calls it that someone else has traced: never silently without a gradient."""
-    if call.operator.name not in call.operator.kernels:
-        pytest.skip("runs on the kernels of others")
-    sample, inputs = leaves(call.sample(SMALL))
-    with Recorder() as recorder:
-        outputs = run(call.operator.run, sample)
-    ((kernel, args),) = recorder.calls
-    # Behind the operator's outputs come the statistics that it keeps.
-    direct = pytree.tree_leaves(kernel(*args))[: len(outputs)]
-    assert all(output.requires_grad for output in direct), f"{kernel} has lost the gradient"
-    given = cotangents(outputs)
-    torch.testing.assert_close(torch.autograd.grad(direct, inputs, given), torch.autograd.grad(outputs, inputs, given))
 
 
 def forward_and_backward(function, call, shape):
