@@ -18,8 +18,8 @@ def _flag(name):
 # torch's allocator then fills what it gives with 0x7fedbeef: NaN as a float32, wrong as anything else.
 _junk_fill = _flag("caffe2_cpu_allocator_do_junk_fill")
 
-# glibc's malloc then fills what it gives with the complement of the lowest byte, 0xFF: NaN in every type. It reaches what
-# kernels allocate for themselves, but not every block below a kilobyte: some come from a cache, as they were freed.
+# glibc's malloc then fills what it gives with the complement of the lowest byte, 0xFF: NaN in every type. It reaches
+# what kernels allocate for themselves, but not every block below a kilobyte: some come from a cache, as freed.
 _M_PERTURB, _NAN, _OFF = -6, 0x100, 0
 _has_mallopt = hasattr(_libc, "mallopt")
 
