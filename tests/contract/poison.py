@@ -18,23 +18,24 @@ def _flag(name):
 # torch's allocator then fills what it gives with 0x7fedbeef: NaN as a float32, wrong as anything else.
 _junk_fill = _flag("caffe2_cpu_allocator_do_junk_fill")
 
-# glibc's malloc then fills it with the complement of the lowest byte, 0xFF, NaN in every floating-point type. It reaches
-# what kernels allocate for themselves, but not each block below a kilobyte: some come from a cache, as they were freed.
+# glibc's malloc then fills what it gives with the complement of the lowest byte, 0xFF: NaN in every type. It reaches
+# what kernels allocate for themselves, but not every block below a kilobyte: some come from a cache, as freed.
 _M_PERTURB, _NAN, _OFF = -6, 0x100, 0
-has_mallopt = hasattr(_libc, "mallopt")
+_has_mallopt = hasattr(_libc, "mallopt")
 
-small, large = _junk_fill is not None, _junk_fill is not None or has_mallopt
+reaches_small_blocks = _junk_fill is not None
+reaches_large_blocks = reaches_small_blocks or _has_mallopt
 
 
 @contextmanager
 def poisoned_cpu():
     """All that the CPU's allocators give; what a kernel allocates through torch's C shim, too."""
-    if has_mallopt:
+    if _has_mallopt:
         _libc.mallopt(_M_PERTURB, _NAN)
     if _junk_fill is not None:
         _junk_fill.value = True
     yield
-    if has_mallopt:
+    if _has_mallopt:
         _libc.mallopt(_M_PERTURB, _OFF)
     if _junk_fill is not None:
         _junk_fill.value = False

@@ -1,4 +1,4 @@
-"""The definitions, which serve where nothing was compiled: values, gradients, layouts, and what fakes promise of them."""
+"""The definitions, which serve where nothing was compiled: values, gradients, layouts, and what their fakes promise."""
 
 import os
 import subprocess

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from accuracy import assert_gradients, assert_values
-from calls import CALLS, DTYPES, every_dtype, is_map, tensors, with_tensors
+from calls import CALLS, DTYPES, tensors, with_tensors
 
 
 def calls_of(name):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from accuracy import assert_gradients, assert_values
 from calls import DEVICE, bends, cotangents, differentiate, double, every_call, run, tensors, with_input
-from layouts import contiguous, every_layout
+from layouts import every_layout
 
 from fastnorm import functional
 
