@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .ops._activation import ACTIVATIONS, CODES
+from .ops._window import PADDING_MODES, both_sides, per_dimension
 from .ops.instance_stats import EPS_MODES, plane_size
 
 _FLOATS = {torch.float32, torch.float64, torch.bfloat16, torch.float16}
@@ -61,12 +62,7 @@ def check_same_shape(function: str, name: str, map: Tensor, input: Tensor) -> Te
     check_tensor(function, name, map)
     if map.shape != input.shape:
         raise ValueError(f"{function}: {name}: expected the input's shape {_shape(input)}, got {_shape(map)}")
-    check_same_device(function, name, map, input)
-    if map.dtype != input.dtype:
-        if not autocasts(input):
-            raise TypeError(f"{function}: {name}: expected the input's type {input.dtype}, got {map.dtype}")
-        map = map.to(input.dtype)
-    return map
+    return as_type_of(function, name, map, input)
 
 
 def autocasts(input: Tensor) -> bool:
@@ -149,6 +145,96 @@ def check_activation(function: str, activation: str | None, negative_slope: floa
 def check_same_device(function: str, name: str, tensor: Tensor, input: Tensor) -> None:
     if tensor.device != input.device:
         raise ValueError(f"{function}: {name}: expected a tensor on {input.device}, got one on {tensor.device}")
+
+
+def check_channels(function: str, map: Tensor, spatial_dims: int, name: str = "input") -> None:
+    """An (N, C, *) map of so many spatial dimensions."""
+    check_tensor(function, name, map)
+    if map.dim() != spatial_dims + 2:
+        sides = ("L", "H, W", "D, H, W")[spatial_dims - 1]
+        raise ValueError(f"{function}: {name}: expected shape (N, C, {sides}), got {_shape(map)}")
+    check_map(function, map, name)
+
+
+def check_filters(function: str, name: str, weight: Tensor, input: Tensor, in_channels: int, groups: int) -> Tensor:
+    """A filter for each sample, (N, C_out, C_in / groups, *), in the input's type; `in_channels` is C_in."""
+    check_tensor(function, name, weight)
+    check_groups(function, groups, in_channels)
+    n, spatial = input.shape[0], input.dim() - 2
+
+    def expected():
+        return f"({n}, C_out, {in_channels // groups}, {', '.join(['k'] * spatial)})"
+
+    if weight.dim() != spatial + 3 or weight.shape[2] != in_channels // groups or 0 in weight.shape[3:]:
+        raise ValueError(f"{function}: {name}: expected shape {expected()}, got {_shape(weight)}")
+    if weight.shape[0] != n:
+        raise ValueError(f"{function}: {name}: expected a filter for each of {n} samples, {expected()}, got {_shape(weight)}")
+    if weight.shape[1] % groups:
+        raise ValueError(
+            f"{function}: {name}: expected a number of output channels that {groups} groups divide, got {_shape(weight)}"
+        )
+    return as_type_of(function, name, weight, input)
+
+
+def check_groups(function: str, groups: int, in_channels: int) -> None:
+    if isinstance(groups, bool) or not isinstance(groups, _INTEGERS) or groups < 1 or in_channels % groups:
+        raise ValueError(f"{function}: groups: expected a divisor of the input's {in_channels} channels, got {groups!r}")
+
+
+def check_window(function: str, weight: Tensor, input: Tensor, stride, padding, dilation, padding_mode: str) -> None:
+    """Where the kernel of `weight`, its last dimensions, looks in the input."""
+    size = _plane(input)
+    kernel = tuple(weight.shape[-len(size) :])
+    if not isinstance(padding_mode, str) or padding_mode not in PADDING_MODES:
+        raise ValueError(f"{function}: padding_mode: expected {_one_of(PADDING_MODES)}, got {padding_mode!r}")
+    _check_sizes(function, "stride", stride, len(size), 1)
+    _check_sizes(function, "dilation", dilation, len(size), 1)
+    if not (isinstance(padding, str) and padding in ("same", "valid")):
+        _check_sizes(function, "padding", padding, len(size), 0, "'same', 'valid', ")
+    dilation = per_dimension(dilation, len(size))
+    around = both_sides(padding, kernel, dilation)
+    most = {"reflect": -1, "circular": 0}.get(padding_mode)
+    for dim, (length, width, step) in enumerate(zip(size, kernel, dilation)):
+        before, after = around[2 * dim : 2 * dim + 2]
+        if most is not None and (before > length + most or after > length + most):
+            limit = "smaller than" if most else "no larger than"
+            raise ValueError(
+                f"{function}: padding: {padding_mode} padding must be {limit} the input, {size}, got {padding!r}"
+                + (f" of a kernel of {kernel}" if padding == "same" else "")
+            )
+        if step * (width - 1) + 1 > length + before + after:
+            raise ValueError(
+                f"{function}: weight: expected a kernel that fits into the padded input,"
+                f" {tuple(l + b + a for l, b, a in zip(size, around[::2], around[1::2]))}, got {kernel}"
+                + (f" at a dilation of {tuple(dilation)}" if any(step != 1 for step in dilation) else "")
+            )
+
+
+def _check_sizes(function: str, name: str, value, dims: int, least: int, words: str = "") -> None:
+    values = value if isinstance(value, (tuple, list)) else (value,)
+    integers = all(isinstance(number, _INTEGERS) and not isinstance(number, bool) for number in values)
+    if not integers or len(values) != (dims if isinstance(value, (tuple, list)) else 1) or any(v < least for v in values):
+        many = f" or {dims} of them" if dims > 1 else ""
+        raise ValueError(f"{function}: {name}: expected {words}an integer of at least {least}{many}, got {value!r}")
+
+
+def check_filter_bias(function: str, bias: Tensor, weight: Tensor, input: Tensor) -> None:
+    """(N, C_out), of any floating-point type."""
+    check_tensor(function, "bias", bias)
+    expected = (input.shape[0], weight.shape[1])
+    if bias.shape != expected:
+        raise ValueError(f"{function}: bias: expected a number for each output plane, {tuple(expected)}, got {_shape(bias)}")
+    check_same_device(function, "bias", bias, input)
+
+
+def as_type_of(function: str, name: str, tensor: Tensor, input: Tensor) -> Tensor:
+    """A tensor on the input's device and in its type (autocast mixes types; elsewhere a mixture is an error)."""
+    check_same_device(function, name, tensor, input)
+    if tensor.dtype == input.dtype:
+        return tensor
+    if not autocasts(input):
+        raise TypeError(f"{function}: {name}: expected the input's type {input.dtype}, got {tensor.dtype}")
+    return tensor.to(input.dtype)
 
 
 def _one_of(names) -> str:

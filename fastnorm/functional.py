@@ -15,6 +15,10 @@ from torch import Tensor
 from . import ops
 from ._checks import (
     check_activation,
+    check_channels,
+    check_filter_bias,
+    check_filters,
+    check_groups,
     check_map,
     check_number,
     check_per_plane,
@@ -23,6 +27,8 @@ from ._checks import (
     check_same_shape,
     check_statistics_settings,
     check_styles,
+    check_tensor,
+    check_window,
 )
 from .ops import backends
 
@@ -300,6 +306,177 @@ def scale_shift(
         residual = check_same_shape("scale_shift", "residual", residual, input)
     check_activation("scale_shift", activation, negative_slope)
     return _run(ops.scale_shift)(input, mean, scale, shift, gamma, residual, activation, negative_slope)
+
+
+def dynamic_conv1d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros") -> Tensor:
+    """`dynamic_conv2d` of lines: input (N, C_in, L), weight (N, C_out, C_in / groups, k)."""
+    return _dynamic_conv("dynamic_conv1d", 1, input, weight, bias, stride, padding, dilation, groups, padding_mode)
+
+
+def dynamic_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] | str = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+) -> Tensor:
+    """A convolution with a filter per sample: torch.nn.functional.conv2d, with N filters.
+
+    What lies beyond the border is read by index; no padded map is made.
+
+    Args:
+        input: (N, C_in, H, W).
+        weight: (N, C_out, C_in / groups, kH, kW), in the input's type; `.expand` one filter to share it.
+        bias: (N, C_out).
+        stride, dilation: as in torch.
+        padding: as in torch; "same", at any stride, is (k - 1) * dilation in all, the odd one after.
+        padding_mode: "zeros", "reflect", "replicate" or "circular".
+
+    Returns:
+        (N, C_out, H_out, W_out), as of torch.nn.functional.conv2d.
+    """
+    return _dynamic_conv("dynamic_conv2d", 2, input, weight, bias, stride, padding, dilation, groups, padding_mode)
+
+
+def dynamic_conv3d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros") -> Tensor:
+    """`dynamic_conv2d` of volumes: input (N, C_in, D, H, W), weight (N, C_out, C_in / groups, kD, kH, kW)."""
+    return _dynamic_conv("dynamic_conv3d", 3, input, weight, bias, stride, padding, dilation, groups, padding_mode)
+
+
+def _dynamic_conv(name, spatial_dims, input, weight, bias, stride, padding, dilation, groups, padding_mode):
+    check_channels(name, input, spatial_dims)
+    weight = check_filters(name, "weight", weight, input, input.shape[1], groups)
+    if bias is not None:
+        check_filter_bias(name, bias, weight, input)
+    check_window(name, weight, input, stride, padding, dilation, padding_mode)
+    return _run(ops.dynamic_conv2d)(input, weight, bias, stride, padding, dilation, groups, padding_mode)
+
+
+def dynamic_instance_norm(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int | tuple[int, ...] = 1,
+    padding: int | tuple[int, ...] | str = "same",
+    dilation: int | tuple[int, ...] = 1,
+    groups: int = 1,
+    padding_mode: str = "reflect",
+    eps: float = 1e-5,
+    correction: int = 0,
+    eps_mode: str = "var",
+) -> Tensor:
+    """A convolution, with a filter per sample, of the instance-normalised input.
+
+        dynamic_conv2d((input - mean) / sqrt(var + eps), weight, bias)
+
+    DIN, Jing et al. 2020, arXiv:1911.06953. A depthwise filter of one tap is AdaIN, with the style's standard deviation
+    as weight and its mean as bias; of 1 and 0, it is instance normalisation. No normalised map is made.
+
+    Args:
+        input: (N, C_in, *).
+        weight: (N, C_out, C_in / groups, *k), a kernel dimension for each spatial one, in the input's type.
+        bias: (N, C_out).
+        stride, padding, dilation, groups, padding_mode: as in `dynamic_conv2d`; "zeros" pads what was normalised.
+        eps, correction, eps_mode: how a standard deviation is taken, as in `instance_stats`.
+    """
+    name = "dynamic_instance_norm"
+    check_map(name, input)
+    weight = check_filters(name, "weight", weight, input, input.shape[1], groups)
+    if bias is not None:
+        check_filter_bias(name, bias, weight, input)
+    check_window(name, weight, input, stride, padding, dilation, padding_mode)
+    check_statistics_settings(name, input, eps, correction, eps_mode)
+    return _run(ops.dynamic_instance_norm)(
+        input, weight, bias, stride, padding, dilation, groups, padding_mode, eps, correction, eps_mode
+    )
+
+
+def adaconv2d(
+    input: Tensor,
+    spatial: Tensor,
+    pointwise: Tensor,
+    bias: Tensor | None = None,
+    *,
+    groups: int,
+    padding_mode: str = "reflect",
+    eps: float = 1e-5,
+    correction: int = 0,
+    eps_mode: str = "var",
+) -> Tensor:
+    """Instance normalisation, a spatial filter and a pointwise filter in the same groups, a bias; all per sample.
+
+    AdaConv, Chandran et al., CVPR 2021. Both filters are applied as the one that they amount to, in one pass.
+
+    Args:
+        input: (N, C_in, H, W).
+        spatial: (N, C, C_in / groups, kH, kW), in the input's type; the size of the map stays.
+        pointwise: (N, C_out, C / groups, 1, 1).
+        bias: (N, C_out).
+        padding_mode: "reflect" in the paper's code, "zeros" in one exported variant; or "replicate", "circular".
+        eps, correction, eps_mode: how a standard deviation is taken, as in `instance_stats`.
+    """
+    check_channels("adaconv2d", input, 2)
+    spatial = check_filters("adaconv2d", "spatial", spatial, input, input.shape[1], groups)
+    pointwise = check_filters("adaconv2d", "pointwise", pointwise, input, spatial.shape[1], groups)
+    if tuple(pointwise.shape[3:]) != (1, 1):
+        raise ValueError(f"adaconv2d: pointwise: expected a kernel of (1, 1), got {tuple(pointwise.shape[3:])}")
+    if bias is not None:
+        check_filter_bias("adaconv2d", bias, pointwise, input)
+    check_window("adaconv2d", spatial, input, 1, "same", 1, padding_mode)
+    check_statistics_settings("adaconv2d", input, eps, correction, eps_mode)
+    return _run(ops.adaconv2d)(input, spatial, pointwise, bias, groups, padding_mode, eps, correction, eps_mode)
+
+
+def modulated_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    style: Tensor,
+    bias: Tensor | None = None,
+    demodulate: bool = True,
+    *,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] | str = "same",
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+    eps: float = 1e-8,
+) -> Tensor:
+    """A convolution whose shared filter is scaled by a style per sample, and normalised again.
+
+    StyleGAN2, Karras et al. 2020, arXiv:1912.04958. Filters are made in float32; for float16 they are scaled first, so
+    that none overflows.
+
+    Args:
+        input: (N, C_in, H, W).
+        weight: (C_out, C_in / groups, kH, kW), shared by the samples, of any floating-point type.
+        style: (N, C_in), a scale for each input channel, of any floating-point type.
+        bias: (N, C_out).
+        demodulate: divide each filter by its norm; eps is added to the square of that.
+        stride, padding, dilation, groups, padding_mode: as in `dynamic_conv2d`.
+    """
+    name = "modulated_conv2d"
+    check_channels(name, input, 2)
+    n, c = input.shape[:2]
+    check_groups(name, groups, c)
+    check_tensor(name, "weight", weight)
+    check_same_device(name, "weight", weight, input)
+    if weight.dim() != 4 or weight.shape[1] != c // groups or 0 in weight.shape[2:] or weight.shape[0] % groups:
+        raise ValueError(f"{name}: weight: expected shape (C_out, {c // groups}, k, k), got {tuple(weight.shape)}")
+    check_tensor(name, "style", style)
+    check_same_device(name, "style", style, input)
+    if style.shape != (n, c):
+        raise ValueError(f"{name}: style: expected a scale for each plane, {(n, c)}, got {tuple(style.shape)}")
+    if bias is not None:
+        check_filter_bias(name, bias, weight[None], input)
+    check_window(name, weight, input, stride, padding, dilation, padding_mode)
+    check_number(name, "eps", eps, 0)
+    return _run(ops.modulated_conv2d)(
+        input, weight, style, bias, demodulate, stride, padding, dilation, groups, padding_mode, eps
+    )
 
 
 def _run(room):

@@ -1,11 +1,15 @@
 """The operators, one room each, and the registry that tests, benchmarks, `fastnorm info` and the docs walk."""
 
 from . import (
+    adaconv2d,
     adain,
     conditional_instance_norm,
+    dynamic_conv2d,
+    dynamic_instance_norm,
     instance_norm,
     instance_stats,
     layer_instance_norm,
+    modulated_conv2d,
     scale_shift,
     spatially_adaptive_norm,
 )
@@ -20,5 +24,9 @@ OPERATORS = {
         conditional_instance_norm,
         spatially_adaptive_norm,
         layer_instance_norm,
+        dynamic_conv2d,
+        dynamic_instance_norm,
+        adaconv2d,
+        modulated_conv2d,
     )
 }

@@ -62,3 +62,13 @@ def fold_like(gradient: Tensor, parameter: Tensor | None) -> Tensor | None:
         # A sum costs as much as a small kernel: one sample needs none.
         gradient = gradient.sum(0, keepdim=shared) if gradient.shape[0] != 1 else gradient.reshape(parameter.shape)
     return gradient.to(parameter.dtype)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """Of matrices, in their own type: autocast would take it to bfloat16. A column by a row needs no sum."""
+    if a.shape[-1] == 1:
+        return a * b
+    if torch.is_autocast_enabled(a.device.type):
+        with torch.autocast(a.device.type, enabled=False):
+            return a @ b
+    return a @ b

@@ -128,7 +128,8 @@ def test_an_exported_layer_learns_what_the_layer_does(call):
         inputs = [*maps_of(sample), *(parameter for parameter in layer.parameters() if parameter.requires_grad)]
         return outputs, torch.autograd.grad(outputs, inputs, cotangents(outputs))
 
-    torch.testing.assert_close(learn(loaded), learn(layer))
+    # It is the reference: what an operator adds up in another order differs by a few last places.
+    torch.testing.assert_close(learn(loaded), learn(layer), rtol=1e-5, atol=1e-4)
 
 
 def namespace(node):
