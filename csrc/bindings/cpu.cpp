@@ -32,6 +32,10 @@ struct Cpu {
   static void run(const char*, const Tensor&, const LayerInstanceNormBackward& args) {
     kernels().layer_instance_norm_backward(args, torch_threads());
   }
+  static void run(const char*, const Tensor&, const DynamicConv2d& args) { kernels().dynamic_conv2d(args, torch_threads()); }
+  static void run(const char*, const Tensor&, const DynamicConv2dBackward& args) {
+    kernels().dynamic_conv2d_backward(args, torch_threads());
+  }
 };
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <initializer_list>
 #include <tuple>
 
+#include "convolved_map.h"
 #include "tensors.h"
 
 namespace fastnorm {
@@ -224,6 +225,81 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> layer_instance_norm_backward(
   return {grad_input, grad_rho, grad_weight, grad_bias, grad_residual};
 }
 
+// A convolution with a filter per sample, of the input or of what its statistics normalise.
+template <class Device>
+std::tuple<Tensor, Tensor, Tensor> convolve(
+    const char* op, bool normalised, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+    const VarianceRule& rule, const Window& window) {
+  Device::check(op, input, {{"weight", weight}, {"bias", bias}});
+  const Map map(op, input);
+  const ConvolvedMap output(op, map, weight, window);
+  Tensor result = output.new_map(), mean = map.new_statistic(normalised), rstd = map.new_statistic(normalised);
+  Device::run(
+      op, input,
+      DynamicConv2d{
+          output.shape, rule, data(map.tensor), output.filters(), output.parameter(op, "bias", bias), out(result),
+          out(mean), out(rstd)});
+  return {result, mean, rstd};
+}
+
+template <class Device>
+std::tuple<Tensor, Tensor, Tensor> convolve_backward(
+    const char* op, const Tensor& grad, const Tensor& input, const OptionalTensor& mean, const OptionalTensor& rstd,
+    const Tensor& weight, const VarianceRule& rule, const Window& window, bool need_input, bool need_weight,
+    bool need_bias) {
+  Device::check(op, input, {{"grad", grad}, {"mean", mean}, {"rstd", rstd}, {"weight", weight}});
+  const Map map(op, input);
+  const ConvolvedMap output(op, map, weight, window);
+  const Tensor dense_grad = output.aligned(op, "grad", grad);
+  const OptionalTensor dense_mean = map.statistic(op, "mean", mean), dense_rstd = map.statistic(op, "rstd", rstd);
+  Tensor grad_input = map.new_map(need_input);
+  Tensor grad_weight = output.new_filters(need_weight), grad_bias = output.new_statistic(need_bias);
+  Device::run(
+      op, input,
+      DynamicConv2dBackward{
+          output.shape, rule, data(dense_grad), data(map.tensor), data(dense_mean), data(dense_rstd), output.filters(),
+          out(grad_input), out(grad_weight), out(grad_bias)});
+  return {grad_input, grad_weight, grad_bias};
+}
+
+template <class Device>
+Tensor dynamic_conv2d(
+    Tensor input, Tensor weight, OptionalTensor bias, Sizes stride, Sizes padding, Sizes dilation, int64_t groups,
+    int64_t padding_mode) {
+  const Window window{stride, padding, dilation, groups, padding_mode};
+  return std::get<0>(convolve<Device>("dynamic_conv2d", false, input, weight, bias, {}, window));
+}
+
+template <class Device>
+std::tuple<Tensor, Tensor, Tensor> dynamic_conv2d_backward(
+    Tensor grad, Tensor input, Tensor weight, Sizes stride, Sizes padding, Sizes dilation, int64_t groups,
+    int64_t padding_mode, bool need_input, bool need_weight, bool need_bias) {
+  const Window window{stride, padding, dilation, groups, padding_mode};
+  return convolve_backward<Device>(
+      "dynamic_conv2d_backward", grad, input, std::nullopt, std::nullopt, weight, {}, window, need_input, need_weight,
+      need_bias);
+}
+
+template <class Device>
+std::tuple<Tensor, Tensor, Tensor> dynamic_instance_norm(
+    Tensor input, Tensor weight, OptionalTensor bias, double eps, int64_t correction, bool eps_on_std, Sizes stride,
+    Sizes padding, Sizes dilation, int64_t groups, int64_t padding_mode) {
+  const Window window{stride, padding, dilation, groups, padding_mode};
+  return convolve<Device>(
+      "dynamic_instance_norm", true, input, weight, bias, {eps, correction, eps_on_std}, window);
+}
+
+template <class Device>
+std::tuple<Tensor, Tensor, Tensor> dynamic_instance_norm_backward(
+    Tensor grad, Tensor input, Tensor mean, Tensor rstd, Tensor weight, double eps, int64_t correction, bool eps_on_std,
+    Sizes stride, Sizes padding, Sizes dilation, int64_t groups, int64_t padding_mode, bool need_input,
+    bool need_weight, bool need_bias) {
+  const Window window{stride, padding, dilation, groups, padding_mode};
+  return convolve_backward<Device>(
+      "dynamic_instance_norm_backward", grad, input, mean, rstd, weight, {eps, correction, eps_on_std}, window,
+      need_input, need_weight, need_bias);
+}
+
 template <class Device>
 void register_operators(torch::stable::detail::StableLibrary& library) {
   library.impl("instance_stats", TORCH_BOX(&instance_stats<Device>));
@@ -233,6 +309,10 @@ void register_operators(torch::stable::detail::StableLibrary& library) {
   library.impl("instance_norm_backward", TORCH_BOX(&instance_norm_backward<Device>));
   library.impl("layer_instance_norm", TORCH_BOX(&layer_instance_norm<Device>));
   library.impl("layer_instance_norm_backward", TORCH_BOX(&layer_instance_norm_backward<Device>));
+  library.impl("dynamic_conv2d", TORCH_BOX(&dynamic_conv2d<Device>));
+  library.impl("dynamic_conv2d_backward", TORCH_BOX(&dynamic_conv2d_backward<Device>));
+  library.impl("dynamic_instance_norm", TORCH_BOX(&dynamic_instance_norm<Device>));
+  library.impl("dynamic_instance_norm_backward", TORCH_BOX(&dynamic_instance_norm_backward<Device>));
 }
 
 }  // namespace fastnorm

@@ -145,6 +145,10 @@ struct Map {
     return torch::stable::contiguous(value);
   }
 
+  OptionalTensor statistic(const char* op, const char* name, const OptionalTensor& value) const {
+    return value.has_value() ? OptionalTensor(statistic(op, name, *value)) : std::nullopt;
+  }
+
   // A (C,), (1, C) or (N, C) tensor of any floating-point type and strides.
   Parameter parameter(const char* op, const char* name, const OptionalTensor& value) const {
     if (!value.has_value()) return {};

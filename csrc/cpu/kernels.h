@@ -119,6 +119,43 @@ struct LayerInstanceNormBackward {
   void *grad_input, *grad_rho, *grad_weight, *grad_bias, *grad_residual;
 };
 
+enum class Border { zeros, reflect, replicate, circular };
+
+// A convolution of maps with up to three spatial dimensions; lines and images have sizes of 1 before theirs. Channels are
+// those of a group. Padding is what lies before a border; how much lies behind follows from the sizes.
+struct Convolution {
+  Element element;
+  bool channels_last;
+  int64_t samples, groups, in_channels, out_channels;
+  int64_t input[3], output[3], kernel[3], stride[3], padding[3], dilation[3];
+  Border border;
+};
+
+// Filters as (samples, groups * out_channels, in_channels, kernel), each sample's dense and of the maps' element.
+struct Filters {
+  const void* data;
+  int64_t sample_stride;  // 0 for one that all samples share
+};
+
+// Of the input as it is, or normalised by the statistics of its planes, which are then outputs too: mean is null or not.
+struct DynamicConv2d {
+  Convolution shape;
+  VarianceRule rule;
+  const void* input;
+  Filters weight;
+  Parameter bias;
+  void *output, *mean, *rstd;
+};
+
+// grad_weight is dense for every sample; grad_bias, one number per plane, wide.
+struct DynamicConv2dBackward {
+  Convolution shape;
+  VarianceRule rule;
+  const void *grad, *input, *mean, *rstd;
+  Filters weight;
+  void *grad_input, *grad_weight, *grad_bias;
+};
+
 struct Kernels {
   const char* isa;
   void (*instance_stats)(const InstanceStats&, const Threads&);
@@ -128,6 +165,8 @@ struct Kernels {
   void (*instance_norm_backward)(const InstanceNormBackward&, const Threads&);
   void (*layer_instance_norm)(const LayerInstanceNorm&, const Threads&);
   void (*layer_instance_norm_backward)(const LayerInstanceNormBackward&, const Threads&);
+  void (*dynamic_conv2d)(const DynamicConv2d&, const Threads&);
+  void (*dynamic_conv2d_backward)(const DynamicConv2dBackward&, const Threads&);
 };
 
 // The table in use: the best that this machine can run, unless `use_isa` chose another.

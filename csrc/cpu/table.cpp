@@ -11,13 +11,24 @@ void instance_norm(const InstanceNorm&, const Threads&);
 void instance_norm_backward(const InstanceNormBackward&, const Threads&);
 void layer_instance_norm(const LayerInstanceNorm&, const Threads&);
 void layer_instance_norm_backward(const LayerInstanceNormBackward&, const Threads&);
+void dynamic_conv2d(const DynamicConv2d&, const Threads&);
+void dynamic_conv2d_backward(const DynamicConv2dBackward&, const Threads&);
 
 #define NAME_OF(isa) #isa
 #define NAME(isa) NAME_OF(isa)
 
 extern const Kernels table;
 const Kernels table = {
-    NAME(FASTNORM_ISA),     instance_stats,         scale_shift,         scale_shift_backward,
-    instance_norm,          instance_norm_backward, layer_instance_norm, layer_instance_norm_backward};
+    NAME(FASTNORM_ISA),
+    instance_stats,
+    scale_shift,
+    scale_shift_backward,
+    instance_norm,
+    instance_norm_backward,
+    layer_instance_norm,
+    layer_instance_norm_backward,
+    dynamic_conv2d,
+    dynamic_conv2d_backward,
+};
 
 }  // namespace fastnorm::FASTNORM_ISA
