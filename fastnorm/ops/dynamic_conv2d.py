@@ -195,7 +195,7 @@ def some_kernel(shape, width=3):
 def some_groups(channels):
     """Of two channels or more, where their number is no prime; dense filters only for few channels."""
     smallest = next((part for part in range(2, channels) if channels % part == 0), channels)
-    return max(1, channels // smallest if channels <= 64 else channels)
+    return max(1, channels // max(1, smallest) if channels <= 64 else channels)
 
 
 def _samples(make, shape):

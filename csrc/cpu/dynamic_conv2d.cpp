@@ -1,0 +1,639 @@
+// A convolution with a filter per sample, of the input or of what its statistics normalise; and its backward.
+//
+// Forward: one read and one write of a map; 2 * taps * in_channels flops for each output. Depthwise, that is 18 flops for 8
+// bytes: memory is the limit. Dense, arithmetic is.
+//
+//   1. A task is the planes of a group (in channels_last a vector of channels and more), or some of their rows.
+//   2. It brings the rows that a chunk of the result needs to cache: widened, normalised, padded (rows.h, window.h).
+//   3. A tile of output channels by vectors of pixels stays in registers while all taps of all input channels pass.
+//   4. The result's rows are written at the end, with the bias.
+//
+// The gradient of the input is the same with input and output exchanged: the convolution's transpose, whose result is
+// folded back at the borders. The gradient of the filters sums products of rows, in the same tiles.
+
+#include <type_traits>
+
+#include "rows.h"
+#include "statistics.h"
+
+namespace fastnorm::FASTNORM_ISA {
+
+void instance_stats(const InstanceStats&, const Threads&);
+void instance_norm_backward(const InstanceNormBackward&, const Threads&);
+
+namespace {
+
+// What a task keeps in cache: of a few channels in L1, of many in L2 beside their filters.
+constexpr int64_t few_rows_bytes = 24 << 10, many_rows_bytes = 384 << 10;
+// Pairs of channels that are many.
+constexpr int64_t many_pairs = 256;
+// Input and output channels that a task works on at a time; and for the gradient of filters.
+constexpr int64_t channel_limit = 64, gradient_in_limit = 16, gradient_out_limit = 32;
+// Channels of a block in channels_last, whose lines are then read whole.
+constexpr int64_t channels_of_lines = 32;
+// Tasks for each thread, where planes are few.
+constexpr int64_t tasks_per_thread = 4;
+
+constexpr int registers = vector_bytes == 64 ? 32 : 16;
+
+struct ColumnTap {
+  int32_t offset, tap;
+};
+
+// The taps of a row, of all its source rows and columns: where in a channel's rows, and which of the kernel.
+struct Taps {
+  const ColumnTap* taps;
+  int64_t count;
+};
+
+// -- A tile in registers ----------------------------------------------------------------------------------------------
+
+// Vectors of pixels in a tile of `channels`: a quarter of the registers is left to the input and a weight.
+template <int channels>
+constexpr int tile_vectors = registers * 3 / 4 / channels < 4 ? registers * 3 / 4 / channels : 4;
+
+// sums (`channels` rows) += rows (of `in_channels`) * weights (in_channels, kernel, channels), for `vectors` of pixels.
+template <int channels, int vectors, class W>
+inline __attribute__((always_inline)) void convolve_tile(
+    const W* rows, int64_t row_stride, int64_t in_channels, const Taps& taps, const W* weights, int64_t kernel, W* sums,
+    int64_t sum_stride, bool from_zero) {
+  Vector<W> tile[channels][vectors];
+  unrolled<channels>([&](int c) {
+    unrolled<vectors>(
+        [&](int v) { tile[c][v] = from_zero ? Vector<W>{} : load(sums + c * sum_stride + v * lanes<W>); });
+  });
+  for (int64_t i = 0; i < in_channels; ++i)
+    for (int64_t t = 0; t < taps.count; ++t) {
+      const W* x = rows + i * row_stride + taps.taps[t].offset;
+      const W* weight = weights + (i * kernel + taps.taps[t].tap) * channels;
+      Vector<W> pixels[vectors];
+      unrolled<vectors>([&](int v) { pixels[v] = load(x + v * lanes<W>); });
+      unrolled<channels>([&](int c) {
+        const Vector<W> w = broadcast(weight[c]);
+        unrolled<vectors>([&](int v) { tile[c][v] += pixels[v] * w; });
+      });
+    }
+  unrolled<channels>([&](int c) {
+    unrolled<vectors>([&](int v) { store(sums + c * sum_stride + v * lanes<W>, tile[c][v]); });
+  });
+}
+
+// The same for a row of `width` vectors.
+template <int channels, int vectors = tile_vectors<channels>, class W>
+inline void convolve_row(
+    const W* rows, int64_t row_stride, int64_t in_channels, const Taps& taps, const W* weights, int64_t kernel, W* sums,
+    int64_t sum_stride, int64_t width, bool from_zero) {
+  int64_t v = 0;
+  for (; v + vectors <= width; v += vectors)
+    convolve_tile<channels, vectors>(
+        rows + v * lanes<W>, row_stride, in_channels, taps, weights, kernel, sums + v * lanes<W>, sum_stride, from_zero);
+  if constexpr (vectors > 1)
+    if (v < width)
+      convolve_row<channels, vectors - 1>(
+          rows + v * lanes<W>, row_stride, in_channels, taps, weights, kernel, sums + v * lanes<W>, sum_stride,
+          width - v, from_zero);
+}
+
+// body(first, Group<channels>) over first..last, in tiles of 8 channels, 4, 2 and 1.
+template <int channels = 8, class Body>
+inline void for_each_tile(int64_t first, int64_t last, const Body& body) {
+  for (; first + channels <= last; first += channels) body(first, Group<channels>{});
+  if constexpr (channels > 1) for_each_tile<channels / 2>(first, last, body);
+}
+
+template <class T>
+inline Wide<T> widened(const T* p) {
+  if constexpr (std::is_same_v<T, Wide<T>>) return *p;
+  else return load(p, 1)[0];
+}
+
+inline int64_t kernel_size(const Convolution& conv) { return conv.kernel[0] * conv.kernel[1] * conv.kernel[2]; }
+
+// -- Blocks of channels -----------------------------------------------------------------------------------------------
+
+// Which channels a task works on: several small groups, or a part of one. `in` and `out` are of the direction.
+struct Blocks {
+  int64_t in, out;                // channels of a group
+  int64_t groups, ins, outs;      // of a block, at most
+  int64_t blocks, out_parts;      // of a sample
+
+  Blocks(const Convolution& conv, int64_t in, int64_t out, int64_t in_limit, int64_t out_limit) : in(in), out(out) {
+    const int64_t channels = larger(1, smaller(in, out));
+    groups = conv.channels_last ? larger(1, smaller(conv.groups, channels_of_lines / channels)) : 1;
+    ins = larger(1, groups > 1 ? groups * in : smaller(in, in_limit));
+    outs = larger(1, groups > 1 ? groups * out : smaller(out, out_limit));
+    blocks = ceil_div(conv.groups, groups);
+    out_parts = groups > 1 ? 1 : ceil_div(out, outs);
+  }
+
+  bool many() const { return ins * outs / groups >= many_pairs; }
+  int64_t in_parts() const { return groups > 1 ? 1 : larger(1, ceil_div(in, ins)); }
+};
+
+// The planes of a sample from a channel on.
+template <class E>
+inline Plane<E> planes_of(
+    const Convolution& conv, E* map, const int64_t* size, int64_t channels, int64_t sample, int64_t channel) {
+  const int64_t rows = size[0] * size[1];
+  const int64_t first = conv.channels_last ? channel : channel * rows * size[2];
+  return {map + sample * channels * rows * size[2] + first, channels, rows, size[2], conv.channels_last};
+}
+
+// -- One direction of the convolution ---------------------------------------------------------------------------------
+
+template <class T>
+class Convolver {
+ public:
+  using W = Wide<T>;
+
+  // `norm` has a number per plane of the source.
+  Convolver(
+      const Convolution& conv, Direction direction, const void* source, const Filters& filters, const Parameter& bias,
+      void* result, const Normalization<W>& norm, const Threads& threads)
+      : conv_(conv),
+        forward_(direction == Direction::forward),
+        threads_(threads),
+        source_(static_cast<const T*>(source)),
+        filters_(filters),
+        bias_(bias),
+        result_(static_cast<T*>(result)),
+        norm_(norm),
+        block_(
+            conv, forward_ ? conv.in_channels : conv.out_channels, forward_ ? conv.out_channels : conv.in_channels,
+            channel_limit, channel_limit),
+        shape_(conv, direction),
+        phases_(forward_ ? 1 : conv.stride[2]),
+        phase_pitch_(shape_.vectors() * lanes<W>),
+        sum_pitch_(phases_ * phase_pitch_),
+        depth_(conv, 0, direction),
+        height_(conv, 1, direction),
+        schedule_(depth_, height_, conv, direction, rows_of_a_chunk(), segments()),
+        columns_(conv.kernel[2]),
+        first_column_(phases_ + 1) {
+    find_columns();
+  }
+
+  // Whether a task has all that there is of its source planes.
+  bool owns_planes() const { return schedule_.segments() == 1 && block_.out_parts == 1 && !conv_.channels_last; }
+
+  // before(sample, first_channel, channels): of the source's planes that a task is about to read.
+  template <class Before>
+  void run(const Before& before) const {
+    const int64_t segments = schedule_.segments();
+    const int64_t tasks = conv_.samples * block_.blocks * block_.out_parts * segments;
+    parallel(threads_, tasks, schedule_.rows() * sum_pitch_ * block_.outs / segments, [&](int64_t task) {
+      const int64_t segment = task % segments, part = task / segments % block_.out_parts;
+      const int64_t unit = task / segments / block_.out_parts;
+      Part work;
+      work.sample = unit / block_.blocks;
+      work.group = unit % block_.blocks * block_.groups;
+      work.groups = smaller(block_.groups, conv_.groups - work.group);
+      work.out = part * block_.outs;
+      work.outs = block_.groups > 1 ? block_.out : smaller(block_.outs, block_.out - work.out);
+      before(work.sample, work.group * block_.in, work.groups * block_.in);
+      convolve(work, schedule_.chunks_of(segment));
+      fence();
+    });
+  }
+
+ private:
+  // Groups of a sample, and which output channels of each.
+  struct Part {
+    int64_t sample, group, groups, out, outs;
+  };
+
+  int64_t rows_of_a_chunk() const {
+    const int64_t in_rows = forward_ ? conv_.stride[1] : 1;
+    const int64_t row = (block_.ins * shape_.pitch() * in_rows + block_.outs * sum_pitch_) * int64_t(sizeof(W));
+    return larger(1, (block_.many() || block_.groups > 1 ? many_rows_bytes : few_rows_bytes) / row);
+  }
+
+  // Blocks of channels take turns in the cache: then no chunk finds there what the last one left.
+  int64_t segments() const {
+    if (block_.in_parts() > 1) return INT32_MAX;
+    const int64_t units = conv_.samples * block_.blocks * block_.out_parts, threads = threads_.count;
+    if (threads == 1 || units == 0 || units % threads == 0 || units >= tasks_per_thread * threads) return 1;
+    return ceil_div(tasks_per_thread * threads, units);
+  }
+
+  // Which taps a phase of the result has, and where its first element reads them.
+  void find_columns() {
+    int64_t count = 0;
+    for (int64_t phase = 0; phase < phases_; ++phase) {
+      first_column_.get()[phase] = count;
+      for (int64_t tap = 0; tap < conv_.kernel[2]; ++tap) {
+        const int64_t ahead = tap * conv_.dilation[2], behind = phase - ahead;
+        if (!forward_ && behind % phases_ != 0) continue;
+        const int64_t offset = forward_ ? shape_.position(ahead) : shape_.before() + behind / phases_;
+        columns_.get()[count++] = {static_cast<int32_t>(offset), static_cast<int32_t>(tap)};
+      }
+    }
+    first_column_.get()[phases_] = count;
+  }
+
+  void convolve(const Part& work, Schedule::Range chunks) const {
+    const int64_t sum_stride = schedule_.largest_chunk() * sum_pitch_, channels = work.groups * work.outs;
+    RowCache<W> cache(shape_, block_.ins, schedule_.slots());
+    Buffer<W> sums(channels * sum_stride), weights(8 * smaller(block_.ins, block_.in) * kernel_size(conv_)), bias(channels);
+    Buffer<ColumnTap> taps(schedule_.most_taps() * conv_.kernel[2]);
+    read_bias(work, bias.get());
+    for (int64_t chunk = chunks.first; chunk < chunks.last; ++chunk) {
+      for (int64_t part = 0; part < block_.in_parts(); ++part) {
+        const int64_t in = part * block_.ins;
+        const int64_t ins = block_.groups > 1 ? block_.in : smaller(block_.ins, block_.in - in);
+        bring(cache, work.sample, work.group * block_.in + in, work.groups * ins, chunk);
+        for (int64_t g = 0; g < work.groups; ++g)
+          for_each_tile(0, work.outs, [&](int64_t out, auto tile) {
+            pack<tile>(work.sample, work.group + g, work.out + out, in, ins, weights.get());
+            W* const of_tile = sums.get() + (g * work.outs + out) * sum_stride;
+            const auto rows = schedule_.rows_of(chunk);
+            for (int64_t row = rows.first; row < rows.last; ++row)
+              for (int64_t phase = 0; phase < phases_; ++phase)
+                convolve_row<tile>(
+                    cache.channel(g * ins), cache.channel_stride(), ins, taps_of(row, phase, taps.get()), weights.get(),
+                    kernel_size(conv_), of_tile + (row - rows.first) * sum_pitch_ + phase * phase_pitch_, sum_stride,
+                    shape_.vectors(), part == 0);
+          });
+      }
+      write(work, chunk, sums.get(), sum_stride, bias.get());
+    }
+  }
+
+  void read_bias(const Part& work, W* bias) const {
+    Planes planes = {};
+    planes.channels = conv_.groups * block_.out;
+    const int64_t first = work.sample * planes.channels + work.group * block_.out + work.out;
+    for (int64_t c = 0; c < work.groups * work.outs; ++c) bias[c] = static_cast<W>(read(bias_, planes, first + c, 0));
+  }
+
+  void bring(RowCache<W>& cache, int64_t sample, int64_t channel, int64_t channels, int64_t chunk) const {
+    const int64_t* size = forward_ ? conv_.input : conv_.output;
+    const int64_t all = conv_.groups * block_.in;
+    const Plane<const T> planes = planes_of(conv_, source_, size, all, sample, channel);
+    const auto loads = schedule_.loads_of(chunk);
+    for (int64_t i = loads.first; i < loads.last; ++i)
+      cache.bring(planes, channels, schedule_.load(i), norm_ + (sample * all + channel));
+  }
+
+  // The filters of a tile of output channels: (ins, kernel, channels).
+  template <int channels>
+  void pack(int64_t sample, int64_t group, int64_t out, int64_t in, int64_t ins, W* packed) const {
+    const int64_t kernel = kernel_size(conv_), filter = conv_.in_channels * kernel;
+    const int64_t out_stride = forward_ ? filter : kernel, in_stride = forward_ ? kernel : filter;
+    const T* from = static_cast<const T*>(filters_.data) + sample * filters_.sample_stride +
+        group * conv_.out_channels * filter + out * out_stride + in * in_stride;
+    for (int64_t i = 0; i < ins; ++i)
+      for (int64_t k = 0; k < kernel; ++k)
+        for (int64_t c = 0; c < channels; ++c)
+          packed[(i * kernel + k) * channels + c] = widened(from + c * out_stride + i * in_stride + k);
+  }
+
+  Taps taps_of(int64_t row, int64_t phase, ColumnTap* taps) const {
+    int64_t count = 0;
+    const auto of_row = schedule_.taps_of(row);
+    for (int64_t i = of_row.first; i < of_row.last; ++i) {
+      const Schedule::Tap tap = schedule_.tap(i);
+      for (int64_t j = first_column_.get()[phase]; j < first_column_.get()[phase + 1]; ++j) {
+        const ColumnTap column = columns_.get()[j];
+        taps[count++] = {
+            static_cast<int32_t>(tap.slot * shape_.pitch() + column.offset),
+            static_cast<int32_t>(tap.tap * conv_.kernel[2] + column.tap)};
+      }
+    }
+    return {taps, count};
+  }
+
+  void write(const Part& work, int64_t chunk, W* sums, int64_t sum_stride, const W* bias) const {
+    const int64_t* size = forward_ ? conv_.output : conv_.input;
+    const int64_t all = conv_.groups * block_.out, channels = work.groups * work.outs;
+    const Plane<T> planes = planes_of(conv_, result_, size, all, work.sample, work.group * block_.out + work.out);
+    const bool past_caches = conv_.samples * all * planes.rows * planes.length * int64_t(sizeof(T)) >= streamed_bytes;
+    const auto rows = schedule_.rows_of(chunk);
+    for (int64_t row = rows.first; row < rows.last; ++row) {
+      W* of_row = sums + (row - rows.first) * sum_pitch_;
+      if (!forward_) {
+        for (int64_t c = 0; c < channels; ++c) fold(of_row + c * sum_stride);
+        if (phases_ == 1) of_row += conv_.padding[2];
+      }
+      write_rows(planes, channels, row, of_row, sum_stride, bias_.data ? bias : nullptr, past_caches);
+    }
+  }
+
+  // A row of the gradient by the padded input, to that by the input: what lies beyond a border is added where it was read.
+  void fold(W* row) const {
+    const int64_t length = conv_.input[2], before = conv_.padding[2];
+    const int64_t padded = (conv_.output[2] - 1) * conv_.stride[2] + (conv_.kernel[2] - 1) * conv_.dilation[2] + 1;
+    const auto at = [&](int64_t q) { return row + q % phases_ * phase_pitch_ + q / phases_; };
+    const auto add = [&](int64_t q) {
+      const int64_t i = inside(q - before, length, conv_.border);
+      if (i >= 0) *at(before + i) += *at(q);
+    };
+    if (conv_.border != Border::zeros) {
+      for (int64_t q = 0; q < smaller(before, padded); ++q) add(q);
+      for (int64_t q = before + length; q < padded; ++q) add(q);
+    }
+    if (phases_ == 1) return;
+    Buffer<W> line(length);
+    for (int64_t i = 0; i < length; ++i) line.get()[i] = before + i < padded ? *at(before + i) : W(0);
+    for (int64_t i = 0; i < length; ++i) row[i] = line.get()[i];
+  }
+
+  const Convolution& conv_;
+  const bool forward_;
+  const Threads& threads_;
+  const T* source_;
+  const Filters filters_;
+  const Parameter bias_;
+  T* result_;
+  const Normalization<W> norm_;
+  const Blocks block_;
+  const RowShape<W> shape_;
+  const int64_t phases_, phase_pitch_, sum_pitch_;
+  const Reach depth_, height_;
+  const Schedule schedule_;
+  Buffer<ColumnTap> columns_;
+  Buffer<int64_t> first_column_;
+};
+
+// -- The gradient of filters and bias ---------------------------------------------------------------------------------
+
+// What a row of the gradient meets: for each tap of the kernel, where in a channel's rows.
+struct Meetings {
+  const int32_t* offsets;  // (rows, taps)
+  int64_t rows, taps;
+};
+
+// sums (outs, taps), each a dot product of `rows` of the gradient and what the taps see. `last` masks the rest of a row.
+template <int outs, int taps, class W>
+inline void multiply_rows(
+    const W* input, const Meetings& meetings, int64_t tap, const W* grad, int64_t grad_stride, int64_t grad_pitch,
+    int64_t width, Mask<W> last, double* sums, int64_t sum_stride) {
+  Vector<W> tile[outs][taps] = {};
+  for (int64_t row = 0; row < meetings.rows; ++row) {
+    const int32_t* offsets = meetings.offsets + row * meetings.taps + tap;
+    for (int64_t v = 0; v < width; ++v) {
+      Vector<W> pixels[taps];
+      unrolled<taps>([&](int t) { pixels[t] = load(input + offsets[t] + v * lanes<W>); });
+      if (v == width - 1)
+        unrolled<taps>([&](int t) { pixels[t] = as<Vector<W>>(as<Mask<W>>(pixels[t]) & last); });
+      unrolled<outs>([&](int o) {
+        const Vector<W> g = load(grad + o * grad_stride + row * grad_pitch + v * lanes<W>);
+        unrolled<taps>([&](int t) { tile[o][t] += g * pixels[t]; });
+      });
+    }
+  }
+  unrolled<outs>([&](int o) {
+    unrolled<taps>([&](int t) { sums[o * sum_stride + t] += static_cast<double>(sum<W>(tile[o][t])); });
+  });
+}
+
+// Taps of a tile of `outs` channels.
+template <int outs>
+constexpr int tile_taps = registers == 32 ? (outs == 1 ? 9 : outs == 2 ? 6 : outs == 4 ? 5 : 3)
+                                          : (outs == 1 ? 6 : outs == 2 ? 4 : outs == 4 ? 2 : 1);
+
+// All taps of the kernel.
+template <int outs, int taps = tile_taps<outs>, class W>
+inline void multiply(
+    const W* input, const Meetings& meetings, int64_t tap, const W* grad, int64_t grad_stride, int64_t grad_pitch,
+    int64_t width, Mask<W> last, double* sums, int64_t sum_stride) {
+  for (; tap + taps <= meetings.taps; tap += taps)
+    multiply_rows<outs, taps>(
+        input, meetings, tap, grad, grad_stride, grad_pitch, width, last, sums + tap, sum_stride);
+  if constexpr (taps > 1)
+    if (tap < meetings.taps)
+      multiply<outs, taps - 1>(input, meetings, tap, grad, grad_stride, grad_pitch, width, last, sums, sum_stride);
+}
+
+// A convolution that reads a map as it is: the gradient of the output, row by row.
+inline Convolution identity(const Convolution& conv) {
+  Convolution plain = conv;
+  plain.border = Border::zeros;
+  for (int dim = 0; dim < 3; ++dim) {
+    plain.input[dim] = conv.output[dim];
+    plain.kernel[dim] = plain.stride[dim] = plain.dilation[dim] = 1;
+    plain.padding[dim] = 0;
+  }
+  return plain;
+}
+
+template <class T>
+class FilterGradient {
+ public:
+  using W = Wide<T>;
+
+  FilterGradient(const DynamicConv2dBackward& call, const Normalization<W>& norm, const Threads& threads)
+      : call_(call),
+        conv_(call.shape),
+        threads_(threads),
+        norm_(norm),
+        block_(conv_, conv_.in_channels, conv_.out_channels, gradient_in_limit, gradient_out_limit),
+        plain_(identity(conv_)),
+        shape_(conv_, Direction::forward),
+        grad_shape_(plain_, Direction::forward),
+        depth_(conv_, 0, Direction::forward),
+        height_(conv_, 1, Direction::forward),
+        schedule_(depth_, height_, conv_, Direction::forward, rows_of_a_chunk(), 1) {
+    const int64_t rest = conv_.output[2] % lanes<W>;
+    for (int lane = 0; lane < lanes<W>; ++lane) last_[lane] = rest == 0 || lane < rest ? -1 : 0;
+  }
+
+  void run() const {
+    const int64_t in_parts = call_.grad_weight ? block_.in_parts() : 1;
+    const int64_t tasks = conv_.samples * block_.blocks * block_.out_parts * in_parts;
+    const int64_t work = schedule_.rows() * grad_shape_.pitch() * (block_.ins + block_.outs);
+    parallel(threads_, tasks, work, [&](int64_t task) {
+      const int64_t in = task % in_parts * block_.ins, out = task / in_parts % block_.out_parts * block_.outs;
+      const int64_t unit = task / in_parts / block_.out_parts, group = unit % block_.blocks * block_.groups;
+      Part part = {unit / block_.blocks, group, smaller(block_.groups, conv_.groups - group), in, block_.in, out, block_.out};
+      if (block_.groups == 1) {
+        part.ins = smaller(block_.ins, block_.in - in);
+        part.outs = smaller(block_.outs, block_.out - out);
+      }
+      differentiate(part);
+    });
+  }
+
+ private:
+  // Groups of a sample, and which channels of each.
+  struct Part {
+    int64_t sample, group, groups, in, ins, out, outs;
+  };
+
+  int64_t rows_of_a_chunk() const {
+    const int64_t row = (block_.ins * shape_.pitch() * conv_.stride[1] + block_.outs * grad_shape_.pitch()) * int64_t(sizeof(W));
+    return larger(1, (block_.many() || block_.groups > 1 ? many_rows_bytes : few_rows_bytes) / row);
+  }
+
+  void differentiate(const Part& part) const {
+    const int64_t kernel = kernel_size(conv_), filter = part.ins * kernel, channels = part.groups * part.outs;
+    const int64_t chunk_rows = schedule_.largest_chunk(), nothing = schedule_.slots();
+    RowCache<W> input(shape_, part.groups * part.ins, nothing + 1), grad(grad_shape_, channels, chunk_rows);
+    Buffer<double> sums(channels * filter), bias(channels);
+    Buffer<int32_t> offsets(chunk_rows * kernel);
+    for (int64_t i = 0; i < channels * filter; ++i) sums.get()[i] = 0;
+    for (int64_t i = 0; i < channels; ++i) bias.get()[i] = 0;
+    input.clear(nothing);
+    for (int64_t chunk = 0; chunk < schedule_.chunks(); ++chunk) {
+      const auto rows = schedule_.rows_of(chunk);
+      bring_grad(part, rows, grad);
+      if (part.in == 0) add_bias(grad, rows.last - rows.first, channels, bias.get());
+      if (!call_.grad_weight) continue;
+      bring_input(part, chunk, input);
+      const Meetings meetings = meet(rows, nothing, offsets.get());
+      for (int64_t g = 0; g < part.groups; ++g)
+        for_each_tile(0, part.outs, [&](int64_t out, auto tile) {
+          for (int64_t in = 0; in < part.ins; ++in)
+            multiply<tile>(
+                input.channel(g * part.ins + in), meetings, 0, grad.channel(g * part.outs + out), grad.channel_stride(),
+                grad_shape_.pitch(), grad_shape_.vectors(), last_,
+                sums.get() + (g * part.outs + out) * filter + in * kernel, filter);
+        });
+    }
+    write(part, sums.get(), bias.get());
+  }
+
+  void bring_grad(const Part& part, Schedule::Range rows, RowCache<W>& cache) const {
+    const int64_t all = conv_.groups * conv_.out_channels, channel = part.group * conv_.out_channels + part.out;
+    const Plane<const T> planes =
+        planes_of(conv_, static_cast<const T*>(call_.grad), conv_.output, all, part.sample, channel);
+    for (int64_t row = rows.first; row < rows.last; ++row)
+      cache.bring(
+          planes, part.groups * part.outs, {static_cast<int32_t>(row), static_cast<int32_t>(row - rows.first)},
+          Normalization<W>{});
+  }
+
+  void bring_input(const Part& part, int64_t chunk, RowCache<W>& cache) const {
+    const int64_t all = conv_.groups * conv_.in_channels, channel = part.group * conv_.in_channels + part.in;
+    const Plane<const T> planes =
+        planes_of(conv_, static_cast<const T*>(call_.input), conv_.input, all, part.sample, channel);
+    const auto loads = schedule_.loads_of(chunk);
+    for (int64_t i = loads.first; i < loads.last; ++i)
+      cache.bring(planes, part.groups * part.ins, schedule_.load(i), norm_ + (part.sample * all + channel));
+  }
+
+  // A tap that meets no row meets one of zeros.
+  Meetings meet(Schedule::Range rows, int64_t nothing, int32_t* offsets) const {
+    const int64_t width = conv_.kernel[2], taps = kernel_size(conv_);
+    for (int64_t row = rows.first; row < rows.last; ++row) {
+      int32_t* of_row = offsets + (row - rows.first) * taps;
+      for (int64_t tap = 0; tap < taps; ++tap) of_row[tap] = static_cast<int32_t>(nothing * shape_.pitch());
+      const auto met = schedule_.taps_of(row);
+      for (int64_t i = met.first; i < met.last; ++i) {
+        const Schedule::Tap tap = schedule_.tap(i);
+        for (int64_t x = 0; x < width; ++x)
+          of_row[tap.tap * width + x] =
+              static_cast<int32_t>(tap.slot * shape_.pitch() + shape_.position(x * conv_.dilation[2]));
+      }
+    }
+    return {offsets, rows.last - rows.first, taps};
+  }
+
+  void add_bias(const RowCache<W>& grad, int64_t rows, int64_t channels, double* bias) const {
+    if (!call_.grad_bias) return;
+    for (int64_t c = 0; c < channels; ++c) {
+      Vector<W> sums = {};
+      for (int64_t row = 0; row < rows; ++row)
+        for (int64_t v = 0; v < grad_shape_.vectors(); ++v)
+          sums += load(grad.channel(c) + row * grad_shape_.pitch() + v * lanes<W>);
+      bias[c] += static_cast<double>(sum<W>(sums));
+    }
+  }
+
+  void write(const Part& part, const double* sums, const double* bias) const {
+    const int64_t kernel = kernel_size(conv_), all = conv_.groups * conv_.out_channels;
+    for (int64_t c = 0; c < part.groups * part.outs; ++c) {
+      const int64_t plane = part.sample * all + part.group * conv_.out_channels + part.out + c;
+      if (call_.grad_bias && part.in == 0) static_cast<W*>(call_.grad_bias)[plane] = static_cast<W>(bias[c]);
+      if (!call_.grad_weight) continue;
+      T* to = static_cast<T*>(call_.grad_weight) + (plane * conv_.in_channels + part.in) * kernel;
+      const double* from = sums + c * part.ins * kernel;
+      for (int64_t i = 0; i < part.ins * kernel; ++i) store(to + i, broadcast(static_cast<W>(from[i])), 1);
+    }
+  }
+
+  const DynamicConv2dBackward& call_;
+  const Convolution& conv_;
+  const Threads& threads_;
+  const Normalization<W> norm_;
+  const Blocks block_;
+  const Convolution plain_;
+  const RowShape<W> shape_, grad_shape_;
+  const Reach depth_, height_;
+  const Schedule schedule_;
+  Mask<W> last_;
+};
+
+// -- Normalisation ----------------------------------------------------------------------------------------------------
+
+inline Planes planes_of(const Convolution& conv) {
+  const int64_t size = conv.input[0] * conv.input[1] * conv.input[2];
+  return {conv.element, conv.samples, conv.groups * conv.in_channels, size, conv.channels_last};
+}
+
+// The statistics of `channels` planes from one on, of a sample.
+template <class T>
+void statistics_of(const DynamicConv2d& call, int64_t sample, int64_t channel, int64_t channels) {
+  Planes planes = planes_of(call.shape);
+  const int64_t first = sample * planes.channels + channel;
+  planes.samples = 1;
+  planes.channels = channels;
+  instance_stats(
+      {planes, call.rule, static_cast<const T*>(call.input) + first * planes.size,
+       static_cast<Wide<T>*>(call.mean) + first, static_cast<Wide<T>*>(call.rstd) + first},
+      {1, nullptr});
+}
+
+// From the gradient by what was normalised, in grad_input, to that by the input.
+template <class W>
+void through_normalization(const DynamicConv2dBackward& call, const Threads& threads) {
+  const Planes planes = planes_of(call.shape);
+  Buffer<W> unwanted(planes.samples * planes.channels);
+  InstanceNormBackward norm = {};
+  norm.planes = planes;
+  norm.rule = call.rule;
+  norm.alpha = 1;
+  norm.grad = norm.grad_input = call.grad_input;
+  norm.input = call.input;
+  norm.mean = call.mean;
+  norm.rstd = call.rstd;
+  norm.grad_weight = norm.grad_bias = unwanted.get();
+  instance_norm_backward(norm, threads);
+}
+
+}  // namespace
+
+void dynamic_conv2d(const DynamicConv2d& call, const Threads& threads) {
+  if (!call.output) return;
+  with_element(call.shape.element, [&](auto element) {
+    using T = decltype(element);
+    using W = Wide<T>;
+    const Normalization<W> norm{static_cast<const W*>(call.mean), static_cast<const W*>(call.rstd)};
+    const Convolver<T> convolver(
+        call.shape, Direction::forward, call.input, call.weight, call.bias, call.output, norm, threads);
+    // A task that has its planes to itself takes their statistics first, and finds them in cache when it convolves.
+    const bool together = convolver.owns_planes();
+    if (call.mean && !together) instance_stats({planes_of(call.shape), call.rule, call.input, call.mean, call.rstd}, threads);
+    convolver.run([&](int64_t sample, int64_t channel, int64_t channels) {
+      if (call.mean && together) statistics_of<T>(call, sample, channel, channels);
+    });
+  });
+}
+
+void dynamic_conv2d_backward(const DynamicConv2dBackward& call, const Threads& threads) {
+  with_element(call.shape.element, [&](auto element) {
+    using T = decltype(element);
+    using W = Wide<T>;
+    if (call.grad_weight || call.grad_bias) {
+      const Normalization<W> norm{static_cast<const W*>(call.mean), static_cast<const W*>(call.rstd)};
+      FilterGradient<T>(call, norm, threads).run();
+    }
+    if (!call.grad_input) return;
+    const Convolver<T> transpose(
+        call.shape, Direction::backward, call.grad, call.weight, {}, call.grad_input, {}, threads);
+    transpose.run([](int64_t, int64_t, int64_t) {});
+    if (call.mean) through_normalization<W>(call, threads);
+  });
+}
+
+}  // namespace fastnorm::FASTNORM_ISA

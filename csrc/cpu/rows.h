@@ -1,0 +1,246 @@
+// Rows of a map between memory and the convolution: widened, normalised, padded, each channel's by itself.
+//
+// In channels_last the rows of a vector of channels are transposed on the way; in NCHW they are copied.
+
+#pragma once
+
+#include "window.h"
+
+namespace fastnorm::FASTNORM_ISA {
+
+// -- Transposition ----------------------------------------------------------------------------------------------------
+
+// Of a square of vectors, by Eklundh's exchanges of ever smaller quarters.
+template <int step, class W>
+inline void exchange_quarters(Vector<W> (&square)[lanes<W>]) {
+  using Index = Mask<W>;
+  Index low, high;  // of two vectors side by side, what stays where it is and what changes places
+  for (int i = 0; i < lanes<W>; ++i) {
+    low[i] = i & step ? lanes<W> + i - step : i;
+    high[i] = i & step ? lanes<W> + i : i + step;
+  }
+  for (int i = 0; i < lanes<W>; ++i)
+    if (!(i & step)) {
+      const Vector<W> a = square[i], b = square[i + step];
+#if defined(__clang__)
+      for (int j = 0; j < lanes<W>; ++j) {
+        square[i][j] = j & step ? b[j - step] : a[j];
+        square[i + step][j] = j & step ? b[j] : a[j + step];
+      }
+#else
+      square[i] = __builtin_shuffle(a, b, low);
+      square[i + step] = __builtin_shuffle(a, b, high);
+#endif
+    }
+}
+
+template <class W>
+inline __attribute__((always_inline)) void transpose(Vector<W> (&square)[lanes<W>]) {
+  if constexpr (lanes<W> > 8) exchange_quarters<8, W>(square);
+  if constexpr (lanes<W> > 4) exchange_quarters<4, W>(square);
+  if constexpr (lanes<W> > 2) exchange_quarters<2, W>(square);
+  exchange_quarters<1, W>(square);
+}
+
+// -- A map, row by row ------------------------------------------------------------------------------------------------
+
+// The channels of one sample, and how their rows lie. Channels are numbered from the first one of a block.
+template <class T>
+struct Plane {
+  T* data;
+  int64_t channels, rows, length;  // of the sample: all its channels, its depth times height, its width
+  bool channels_last;
+
+  T* at(int64_t channel, int64_t row) const {
+    return channels_last ? data + row * length * channels + channel : data + (channel * rows + row) * length;
+  }
+};
+
+// body(channel, channels, position, positions) for each square of a vector of channels by as many positions.
+template <class W, class Body>
+inline void for_each_square(int64_t length, int64_t channels, const Body& body) {
+  for (int64_t c = 0; c < channels; c += lanes<W>)
+    for (int64_t x = 0; x < length; x += lanes<W>)
+      body(c, static_cast<int>(smaller(lanes<W>, channels - c)), x, static_cast<int>(smaller(lanes<W>, length - x)));
+}
+
+// What happens to an element on its way to cache: nothing, or (x - center) * scale, of its channel.
+template <class W>
+struct Normalization {
+  const W *center = nullptr, *scale = nullptr;
+
+  Normalization operator+(int64_t channel) const {
+    return center ? Normalization{center + channel, scale + channel} : Normalization{};
+  }
+};
+
+// The shape of a row in cache. What lies before and behind the source's row comes from inside it, or is zero. A stride of
+// s leaves the elements in s phases, each a segment in which neighbours are s apart: taps then read whole vectors.
+template <class W>
+class RowShape {
+ public:
+  // As a convolution reads its input; or, with its transpose, the gradient of its output.
+  RowShape(const Convolution& conv, Direction direction)
+      : length_(direction == Direction::forward ? conv.input[2] : conv.output[2]),
+        stride_(conv.stride[2]),
+        phases_(direction == Direction::forward ? stride_ : 1),
+        border_(direction == Direction::forward ? conv.border : Border::zeros) {
+    const int64_t reach = (conv.kernel[2] - 1) * conv.dilation[2];
+    // A margin of whole vectors would align the copies; it costs more to fill.
+    before_ = direction == Direction::forward ? conv.padding[2] : ceil_div(reach, stride_);
+    padded_ = direction == Direction::forward ? (conv.output[2] - 1) * stride_ + reach + 1 : before_ + length_;
+    const int64_t results = direction == Direction::forward
+        ? conv.output[2]
+        : ceil_div((conv.output[2] - 1) * stride_ + reach + 1, stride_);
+    vectors_ = ceil_div(results, lanes<W>);
+    const int64_t last_offset = direction == Direction::forward ? reach / stride_ : before_ + 1;
+    segment_ = vectors_ * lanes<W> + last_offset + lanes<W>;
+    segment_ = larger(segment_, ceil_div(before_ + length_, phases_) + lanes<W>);
+    // An odd number of vectors: rows of neighbouring channels then do not meet in the same lines of L1.
+    pitch_ = (ceil_div(phases_ * segment_, lanes<W>) | 1) * lanes<W>;
+  }
+
+  int64_t pitch() const { return pitch_; }
+  int64_t vectors() const { return vectors_; }  // of a phase of the result
+  int64_t position(int64_t padded) const {
+    return phases_ == 1 ? padded : padded % phases_ * segment_ + padded / phases_;
+  }
+
+  // Brings one row.
+  template <class T>
+  void fill(W* row, const T* source, const Normalization<W>& norm) const {
+    if (phases_ == 1) {
+      copy(row + before_, source, length_, norm);
+    } else {
+      clear(row, pitch_);
+      W line[max_line];
+      for (int64_t start = 0; start < length_; start += max_line) {
+        const int64_t count = smaller(max_line, length_ - start);
+        copy(line, source + start, count, norm);
+        for (int64_t i = 0; i < count; ++i) row[position(before_ + start + i)] = line[i];
+      }
+    }
+    finish(row);
+  }
+
+  // What lies beyond the border, once the row itself is there.
+  void finish(W* row) const {
+    if (phases_ == 1) clear(row + before_ + length_, pitch_ - before_ - length_);
+    for (int64_t q = 0; q < before_; ++q) row[position(q)] = border(row, q);
+    for (int64_t q = before_ + length_; q < padded_; ++q) row[position(q)] = border(row, q);
+  }
+
+  bool contiguous() const { return phases_ == 1; }
+  int64_t before() const { return before_; }
+  int64_t length() const { return length_; }
+
+ private:
+  static constexpr int64_t max_line = 1024;
+
+  W border(const W* row, int64_t padded) const {
+    const int64_t i = inside(padded - before_, length_, border_);
+    return i < 0 ? W(0) : row[position(before_ + i)];
+  }
+
+  static void clear(W* p, int64_t count) {
+    for_each_vector<W>(0, count, [&](int64_t i, auto part) { store(p + i, Vector<W>{}, part); });
+  }
+
+  template <class T>
+  static void copy(W* to, const T* from, int64_t count, const Normalization<W>& norm) {
+    if (!norm.center) {
+      for_each_vector<W>(0, count, [&](int64_t i, auto part) { store(to + i, load(from + i, part), part); });
+      return;
+    }
+    const Vector<W> center = broadcast(*norm.center), scale = broadcast(*norm.scale);
+    for_each_vector<W>(
+        0, count, [&](int64_t i, auto part) { store(to + i, (load(from + i, part) - center) * scale, part); });
+  }
+
+  int64_t length_, stride_, phases_, before_, padded_, vectors_, segment_, pitch_;
+  Border border_;
+};
+
+// Rows of several channels, in slots.
+template <class W>
+class RowCache {
+ public:
+  RowCache(const RowShape<W>& shape, int64_t channels, int64_t slots)
+      : shape_(shape), channel_stride_(slots * shape.pitch()), size_(channels * channel_stride_), rows_(size_) {}
+
+  int64_t channel_stride() const { return channel_stride_; }
+  const W* channel(int64_t channel) const { return rows_.get() + channel * channel_stride_; }
+
+  void clear(int64_t slot) {
+    for (W* row = rows_.get() + slot * shape_.pitch(); row < rows_.get() + size_; row += channel_stride_)
+      for (int64_t i = 0; i < shape_.pitch(); ++i) row[i] = 0;
+  }
+
+  template <class T>
+  void bring(const Plane<const T>& plane, int64_t channels, const Schedule::Load& load_, const Normalization<W>& norm) {
+    W* slot = rows_.get() + load_.slot * shape_.pitch();
+    if (!plane.channels_last) {
+      for (int64_t c = 0; c < channels; ++c)
+        shape_.fill(slot + c * channel_stride_, plane.at(c, load_.source), norm + c);
+      return;
+    }
+    Buffer<W> lines(shape_.contiguous() ? 0 : channels * ceil_div(shape_.length(), lanes<W>) * lanes<W>);
+    const int64_t line_stride = shape_.contiguous() ? channel_stride_ : ceil_div(shape_.length(), lanes<W>) * lanes<W>;
+    W* line = shape_.contiguous() ? slot + shape_.before() : lines.get();
+    const T* source = plane.at(0, load_.source);
+    for_each_square<W>(shape_.length(), channels, [&](int64_t c, int width, int64_t x, int count) {
+      Vector<W> square[lanes<W>] = {};
+      const Vector<W> center = norm.center ? load(norm.center + c, width) : Vector<W>{};
+      const Vector<W> scale = norm.center ? load(norm.scale + c, width) : broadcast(W(1));
+      for (int i = 0; i < count; ++i) {
+        const T* p = source + (x + i) * plane.channels + c;
+        const Vector<W> v = width == lanes<W> ? load(p) : load(p, width);
+        square[i] = norm.center ? (v - center) * scale : v;
+      }
+      transpose<W>(square);
+      for (int i = 0; i < width; ++i) store(line + (c + i) * line_stride + x, square[i]);
+    });
+    for (int64_t c = 0; c < channels; ++c) {
+      W* row = slot + c * channel_stride_;
+      if (shape_.contiguous()) shape_.finish(row);
+      else shape_.fill(row, line + c * line_stride, Normalization<W>{});
+    }
+  }
+
+ private:
+  const RowShape<W>& shape_;
+  int64_t channel_stride_, size_;
+  Buffer<W> rows_;
+};
+
+// Writes a row of each of `channels`, `stride` apart in `rows`, plus a bias for each.
+template <class T, class W>
+inline void write_rows(
+    const Plane<T>& plane, int64_t channels, int64_t row, const W* rows, int64_t stride, const W* bias, bool past_caches) {
+  if (!plane.channels_last) {
+    for (int64_t c = 0; c < channels; ++c) {
+      T* out = plane.at(c, row);
+      const W* from = rows + c * stride;
+      const Vector<W> add = broadcast(bias ? bias[c] : W(0));
+      int64_t i = 0;
+      if (past_caches && is_aligned(out))
+        for (; i + lanes<W> <= plane.length; i += lanes<W>) stream(out + i, load(from + i) + add);
+      for_each_vector<W>(i, plane.length, [&](int64_t j, auto part) { store(out + j, load(from + j, part) + add, part); });
+    }
+    return;
+  }
+  T* out = plane.at(0, row);
+  for_each_square<W>(plane.length, channels, [&](int64_t c, int width, int64_t x, int count) {
+    Vector<W> square[lanes<W>] = {};
+    for (int i = 0; i < width; ++i) square[i] = load(rows + (c + i) * stride + x);
+    transpose<W>(square);
+    const Vector<W> add = bias ? load(bias + c, width) : Vector<W>{};
+    for (int i = 0; i < count; ++i) {
+      T* p = out + (x + i) * plane.channels + c;
+      if (width == lanes<W>) store(p, square[i] + add);
+      else store(p, square[i] + add, width);
+    }
+  });
+}
+
+}  // namespace fastnorm::FASTNORM_ISA
