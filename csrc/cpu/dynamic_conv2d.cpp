@@ -28,7 +28,7 @@ constexpr int64_t few_rows_bytes = 24 << 10, many_rows_bytes = 384 << 10;
 // Pairs of channels that are many.
 constexpr int64_t many_pairs = 256;
 // Input and output channels that a task works on at a time; and for the gradient of filters.
-constexpr int64_t channel_limit = 64, gradient_in_limit = 16, gradient_out_limit = 32;
+constexpr int64_t in_limit = 32, out_limit = 64, gradient_in_limit = 16, gradient_out_limit = 32;
 // Channels of a block in channels_last, whose lines are then read whole.
 constexpr int64_t channels_of_lines = 32;
 // Tasks for each thread, where planes are few.
@@ -52,16 +52,52 @@ struct Taps {
 template <int channels>
 constexpr int tile_vectors = registers * 3 / 4 / channels < 4 ? registers * 3 / 4 / channels : 4;
 
-// sums (`channels` rows) += rows (of `in_channels`) * weights (in_channels, kernel, channels), for `vectors` of pixels.
-template <int channels, int vectors, class W>
+// Where a tile begins, and where it goes: rows of sums, `stride` apart, to which further channels are still to be added.
+template <class W>
+struct Partial {
+  W* sums;
+  int64_t stride;
+  bool from_zero;
+
+  Partial at(int64_t vector) const { return {sums + vector * lanes<W>, stride, from_zero}; }
+  Vector<W> begin(int channel, int vector) const {
+    return from_zero ? Vector<W>{} : load(sums + channel * stride + vector * lanes<W>);
+  }
+  void end(int channel, int vector, Vector<W> sum) const { store(sums + channel * stride + vector * lanes<W>, sum); }
+};
+
+// Or rows of the result in NCHW, planes `stride` apart, of which `length` elements are left; begun with a bias each.
+template <class T>
+struct Final {
+  using W = Wide<T>;
+  T* out;
+  int64_t stride, length;
+  const W* bias;
+  bool past_caches;
+
+  Final at(int64_t vector) const {
+    return {out + vector * lanes<W>, stride, length - vector * lanes<W>, bias, past_caches};
+  }
+  Vector<W> begin(int channel, int) const { return broadcast(bias[channel]); }
+  void end(int channel, int vector, Vector<W> sum) const {
+    T* p = out + channel * stride + vector * lanes<W>;
+    const int64_t left = length - vector * lanes<W>;
+    if (left >= lanes<W>) {
+      if (past_caches && is_aligned(p)) stream(p, sum);
+      else store(p, sum);
+    } else if (left > 0) {
+      store(p, sum, static_cast<int>(left));
+    }
+  }
+};
+
+// Adds rows (of `in_channels`) * weights (in_channels, kernel, channels), for `vectors` of pixels.
+template <int channels, int vectors, class W, class Sums>
 inline __attribute__((always_inline)) void convolve_tile(
-    const W* rows, int64_t row_stride, int64_t in_channels, const Taps& taps, const W* weights, int64_t kernel, W* sums,
-    int64_t sum_stride, bool from_zero) {
+    const W* rows, int64_t row_stride, int64_t in_channels, const Taps& taps, const W* weights, int64_t kernel,
+    const Sums& sums) {
   Vector<W> tile[channels][vectors];
-  unrolled<channels>([&](int c) {
-    unrolled<vectors>(
-        [&](int v) { tile[c][v] = from_zero ? Vector<W>{} : load(sums + c * sum_stride + v * lanes<W>); });
-  });
+  unrolled<channels>([&](int c) { unrolled<vectors>([&](int v) { tile[c][v] = sums.begin(c, v); }); });
   for (int64_t i = 0; i < in_channels; ++i)
     for (int64_t t = 0; t < taps.count; ++t) {
       const W* x = rows + i * row_stride + taps.taps[t].offset;
@@ -73,26 +109,52 @@ inline __attribute__((always_inline)) void convolve_tile(
         unrolled<vectors>([&](int v) { tile[c][v] += pixels[v] * w; });
       });
     }
-  unrolled<channels>([&](int c) {
-    unrolled<vectors>([&](int v) { store(sums + c * sum_stride + v * lanes<W>, tile[c][v]); });
-  });
+  unrolled<channels>([&](int c) { unrolled<vectors>([&](int v) { sums.end(c, v, tile[c][v]); }); });
 }
 
-// The same for a row of `width` vectors.
-template <int channels, int vectors = tile_vectors<channels>, class W>
-inline void convolve_row(
-    const W* rows, int64_t row_stride, int64_t in_channels, const Taps& taps, const W* weights, int64_t kernel, W* sums,
-    int64_t sum_stride, int64_t width, bool from_zero) {
+// The same for a row of `width` vectors. All that it calls becomes part of it, or a tile would not stay in registers.
+template <int channels, int vectors = tile_vectors<channels>, class W, class Sums>
+__attribute__((flatten)) void convolve_row(
+    const W* rows, int64_t row_stride, int64_t in_channels, const Taps& taps, const W* weights, int64_t kernel,
+    const Sums& sums, int64_t width) {
   int64_t v = 0;
   for (; v + vectors <= width; v += vectors)
-    convolve_tile<channels, vectors>(
-        rows + v * lanes<W>, row_stride, in_channels, taps, weights, kernel, sums + v * lanes<W>, sum_stride, from_zero);
+    convolve_tile<channels, vectors>(rows + v * lanes<W>, row_stride, in_channels, taps, weights, kernel, sums.at(v));
   if constexpr (vectors > 1)
     if (v < width)
       convolve_row<channels, vectors - 1>(
-          rows + v * lanes<W>, row_stride, in_channels, taps, weights, kernel, sums + v * lanes<W>, sum_stride,
-          width - v, from_zero);
+          rows + v * lanes<W>, row_stride, in_channels, taps, weights, kernel, sums.at(v), width - v);
 }
+
+// A depthwise kernel of 3x3, in registers from row to row: half of the time that memory leaves would go into loading it.
+template <class W>
+struct Nine {
+  static constexpr int64_t taps = 9;
+  Vector<W> weights[taps];
+
+  explicit Nine(const W* w) { unrolled<taps>([&](int t) { weights[t] = broadcast(w[t]); }); }
+
+  template <class Sums>
+  __attribute__((flatten)) void convolve_row(const W* rows, const ColumnTap* at, const Sums& sums, int64_t width) const {
+    int64_t v = 0;
+    for (; v + 2 <= width; v += 2) convolve_tile<2>(rows + v * lanes<W>, at, sums.at(v));
+    if (v < width) convolve_tile<1>(rows + v * lanes<W>, at, sums.at(v));
+  }
+
+ private:
+  template <int vectors, class Sums>
+  inline __attribute__((always_inline)) void convolve_tile(const W* rows, const ColumnTap* at, const Sums& sums) const {
+    Vector<W> tile[2][vectors];  // two chains of additions, half as long
+    unrolled<vectors>([&](int v) {
+      tile[0][v] = sums.begin(0, v);
+      tile[1][v] = Vector<W>{};
+    });
+    unrolled<taps>([&](int t) {
+      unrolled<vectors>([&](int v) { tile[t & 1][v] += load(rows + at[t].offset + v * lanes<W>) * weights[t]; });
+    });
+    unrolled<vectors>([&](int v) { sums.end(0, v, tile[0][v] + tile[1][v]); });
+  }
+};
 
 // body(first, Group<channels>) over first..last, in tiles of 8 channels, 4, 2 and 1.
 template <int channels = 8, class Body>
@@ -160,7 +222,7 @@ class Convolver {
         norm_(norm),
         block_(
             conv, forward_ ? conv.in_channels : conv.out_channels, forward_ ? conv.out_channels : conv.in_channels,
-            channel_limit, channel_limit),
+            in_limit, out_limit),
         shape_(conv, direction),
         phases_(forward_ ? 1 : conv.stride[2]),
         phase_pitch_(shape_.vectors() * lanes<W>),
@@ -169,8 +231,13 @@ class Convolver {
         height_(conv, 1, direction),
         schedule_(depth_, height_, conv, direction, rows_of_a_chunk(), segments()),
         columns_(conv.kernel[2]),
-        first_column_(phases_ + 1) {
+        first_column_(phases_ + 1),
+        taps_(schedule_.taps() * conv.kernel[2]),
+        past_caches_(
+            conv.samples * conv.groups * block_.out * schedule_.rows() *
+                (forward_ ? conv.output[2] : conv.input[2]) * int64_t(sizeof(T)) >= streamed_bytes) {
     find_columns();
+    find_taps();
   }
 
   // Whether a task has all that there is of its source planes.
@@ -181,17 +248,13 @@ class Convolver {
   void run(const Before& before) const {
     const int64_t segments = schedule_.segments();
     const int64_t tasks = conv_.samples * block_.blocks * block_.out_parts * segments;
-    parallel(threads_, tasks, schedule_.rows() * sum_pitch_ * block_.outs / segments, [&](int64_t task) {
-      const int64_t segment = task % segments, part = task / segments % block_.out_parts;
-      const int64_t unit = task / segments / block_.out_parts;
-      Part work;
-      work.sample = unit / block_.blocks;
-      work.group = unit % block_.blocks * block_.groups;
-      work.groups = smaller(block_.groups, conv_.groups - work.group);
-      work.out = part * block_.outs;
-      work.outs = block_.groups > 1 ? block_.out : smaller(block_.outs, block_.out - work.out);
-      before(work.sample, work.group * block_.in, work.groups * block_.in);
-      convolve(work, schedule_.chunks_of(segment));
+    parallel_parts(threads_, tasks, schedule_.rows() * sum_pitch_ * block_.outs / segments, [&](int64_t first, int64_t last) {
+      Workspace space(*this);
+      for (int64_t task = first; task < last; ++task) {
+        const Part part = part_of(task / segments);
+        before(part.sample, part.group * block_.in, part.groups * block_.in);
+        convolve(part, schedule_.chunks_of(task % segments), space);
+      }
       fence();
     });
   }
@@ -200,6 +263,27 @@ class Convolver {
   // Groups of a sample, and which output channels of each.
   struct Part {
     int64_t sample, group, groups, out, outs;
+  };
+
+  Part part_of(int64_t index) const {
+    const int64_t unit = index / block_.out_parts, group = unit % block_.blocks * block_.groups;
+    const int64_t out = index % block_.out_parts * block_.outs;
+    const int64_t outs = block_.groups > 1 ? block_.out : smaller(block_.outs, block_.out - out);
+    return {unit / block_.blocks, group, smaller(block_.groups, conv_.groups - group), out, outs};
+  }
+
+  // What a thread needs.
+  struct Workspace {
+    int64_t sum_stride;
+    RowCache<W> rows;
+    Buffer<W> sums, weights, bias;
+
+    explicit Workspace(const Convolver& of)
+        : sum_stride(of.schedule_.largest_chunk() * of.sum_pitch_),
+          rows(of.shape_, of.block_.ins, of.schedule_.slots()),
+          sums(of.block_.outs * sum_stride),
+          weights(8 * smaller(of.block_.ins, of.block_.in) * kernel_size(of.conv_)),
+          bias(of.block_.outs) {}
   };
 
   int64_t rows_of_a_chunk() const {
@@ -231,32 +315,85 @@ class Convolver {
     first_column_.get()[phases_] = count;
   }
 
-  void convolve(const Part& work, Schedule::Range chunks) const {
-    const int64_t sum_stride = schedule_.largest_chunk() * sum_pitch_, channels = work.groups * work.outs;
-    RowCache<W> cache(shape_, block_.ins, schedule_.slots());
-    Buffer<W> sums(channels * sum_stride), weights(8 * smaller(block_.ins, block_.in) * kernel_size(conv_)), bias(channels);
-    Buffer<ColumnTap> taps(schedule_.most_taps() * conv_.kernel[2]);
-    read_bias(work, bias.get());
+  // The taps of all rows and phases, row after row: they are the same for every plane.
+  void find_taps() {
+    int64_t count = 0;
+    for (int64_t row = 0; row < schedule_.rows(); ++row)
+      for (int64_t phase = 0; phase < phases_; ++phase) {
+        const auto of_row = schedule_.taps_of(row);
+        for (int64_t i = of_row.first; i < of_row.last; ++i)
+          for (int64_t j = first_column_.get()[phase]; j < first_column_.get()[phase + 1]; ++j) {
+            const Schedule::Tap tap = schedule_.tap(i);
+            const ColumnTap column = columns_.get()[j];
+            taps_.get()[count++] = {
+                static_cast<int32_t>(tap.slot * block_.ins * shape_.pitch() + column.offset),
+                static_cast<int32_t>(tap.tap * conv_.kernel[2] + column.tap)};
+          }
+      }
+  }
+
+  Taps taps_of(int64_t row, int64_t phase) const {
+    const auto of_row = schedule_.taps_of(row);
+    const int64_t rows = of_row.last - of_row.first, first = first_column_.get()[phase];
+    return {
+        taps_.get() + of_row.first * conv_.kernel[2] + rows * first, rows * (first_column_.get()[phase + 1] - first)};
+  }
+
+  void convolve(const Part& work, Schedule::Range chunks, Workspace& space) const {
+    const Plane<T> result = planes_of(
+        conv_, result_, forward_ ? conv_.output : conv_.input, conv_.groups * block_.out, work.sample,
+        work.group * block_.out + work.out);
+    read_bias(work, space.bias.get());
     for (int64_t chunk = chunks.first; chunk < chunks.last; ++chunk) {
       for (int64_t part = 0; part < block_.in_parts(); ++part) {
         const int64_t in = part * block_.ins;
         const int64_t ins = block_.groups > 1 ? block_.in : smaller(block_.ins, block_.in - in);
-        bring(cache, work.sample, work.group * block_.in + in, work.groups * ins, chunk);
+        bring(space.rows, work.sample, work.group * block_.in + in, work.groups * ins, chunk);
         for (int64_t g = 0; g < work.groups; ++g)
           for_each_tile(0, work.outs, [&](int64_t out, auto tile) {
-            pack<tile>(work.sample, work.group + g, work.out + out, in, ins, weights.get());
-            W* const of_tile = sums.get() + (g * work.outs + out) * sum_stride;
-            const auto rows = schedule_.rows_of(chunk);
-            for (int64_t row = rows.first; row < rows.last; ++row)
-              for (int64_t phase = 0; phase < phases_; ++phase)
-                convolve_row<tile>(
-                    cache.channel(g * ins), cache.channel_stride(), ins, taps_of(row, phase, taps.get()), weights.get(),
-                    kernel_size(conv_), of_tile + (row - rows.first) * sum_pitch_ + phase * phase_pitch_, sum_stride,
-                    shape_.vectors(), part == 0);
+            pack<tile>(work.sample, work.group + g, work.out + out, in, ins, space.weights.get());
+            const W* rows = space.rows.channel(g * ins);
+            const int64_t channel = g * work.outs + out;
+            if (writes_directly())
+              convolve_chunk<tile>(rows, ins, space.weights.get(), chunk, [&](int64_t row, int64_t) {
+                return Final<T>{result.at(channel, row), result.rows * result.length, result.length, space.bias.get() + channel, past_caches_};
+              });
+            else
+              convolve_chunk<tile>(rows, ins, space.weights.get(), chunk, [&](int64_t row, int64_t phase) {
+                W* of_row = space.sums.get() + channel * space.sum_stride + (row - schedule_.rows_of(chunk).first) * sum_pitch_;
+                return Partial<W>{of_row + phase * phase_pitch_, space.sum_stride, part == 0};
+              });
           });
       }
-      write(work, chunk, sums.get(), sum_stride, bias.get());
+      if (!writes_directly()) write(work, chunk, result, space);
     }
+  }
+
+  // Whether a tile is all that there is of its outputs, and these lie as it does.
+  bool writes_directly() const { return forward_ && !conv_.channels_last && block_.in_parts() == 1; }
+
+  // sums_of(row, phase) is where the sums of a row belong.
+  template <int channels, class SumsOf>
+  void convolve_chunk(const W* input, int64_t ins, const W* weights, int64_t chunk, const SumsOf& sums_of) const {
+    const auto rows = schedule_.rows_of(chunk);
+    if constexpr (channels == 1)
+      if (ins == 1 && kernel_size(conv_) == Nine<W>::taps) {
+        const Nine<W> kernel(weights);
+        for (int64_t row = rows.first; row < rows.last; ++row)
+          for (int64_t phase = 0; phase < phases_; ++phase) {
+            const Taps taps = taps_of(row, phase);
+            if (taps.count == Nine<W>::taps && taps.taps[8].tap == 8)
+              kernel.convolve_row(input, taps.taps, sums_of(row, phase), shape_.vectors());
+            else
+              convolve_row<1>(input, shape_.pitch(), 1, taps, weights, Nine<W>::taps, sums_of(row, phase), shape_.vectors());
+          }
+        return;
+      }
+    for (int64_t row = rows.first; row < rows.last; ++row)
+      for (int64_t phase = 0; phase < phases_; ++phase)
+        convolve_row<channels>(
+            input, shape_.pitch(), ins, taps_of(row, phase), weights, kernel_size(conv_), sums_of(row, phase),
+            shape_.vectors());
   }
 
   void read_bias(const Part& work, W* bias) const {
@@ -282,40 +419,38 @@ class Convolver {
     const int64_t out_stride = forward_ ? filter : kernel, in_stride = forward_ ? kernel : filter;
     const T* from = static_cast<const T*>(filters_.data) + sample * filters_.sample_stride +
         group * conv_.out_channels * filter + out * out_stride + in * in_stride;
+    if constexpr (channels > 1)
+      if (forward_) {
+        for_each_vector<W>(0, ins * kernel, [&](int64_t i, auto count) {
+          Vector<W> square[lanes<W>] = {};
+          for (int c = 0; c < channels; ++c) {
+            // More channels than lanes are done below.
+            if (c < lanes<W>) square[c] = load(from + c * out_stride + i, count);
+          }
+          transpose<W>(square);
+          for (int lane = 0; lane < number_of<W>(count); ++lane)
+            store(packed + (i + lane) * channels, square[lane], smaller(channels, lanes<W>));
+        });
+        for (int64_t c = lanes<W>; c < channels; ++c)
+          for (int64_t i = 0; i < ins * kernel; ++i) packed[i * channels + c] = widened(from + c * out_stride + i);
+        return;
+      }
     for (int64_t i = 0; i < ins; ++i)
       for (int64_t k = 0; k < kernel; ++k)
         for (int64_t c = 0; c < channels; ++c)
           packed[(i * kernel + k) * channels + c] = widened(from + c * out_stride + i * in_stride + k);
   }
 
-  Taps taps_of(int64_t row, int64_t phase, ColumnTap* taps) const {
-    int64_t count = 0;
-    const auto of_row = schedule_.taps_of(row);
-    for (int64_t i = of_row.first; i < of_row.last; ++i) {
-      const Schedule::Tap tap = schedule_.tap(i);
-      for (int64_t j = first_column_.get()[phase]; j < first_column_.get()[phase + 1]; ++j) {
-        const ColumnTap column = columns_.get()[j];
-        taps[count++] = {
-            static_cast<int32_t>(tap.slot * shape_.pitch() + column.offset),
-            static_cast<int32_t>(tap.tap * conv_.kernel[2] + column.tap)};
-      }
-    }
-    return {taps, count};
-  }
-
-  void write(const Part& work, int64_t chunk, W* sums, int64_t sum_stride, const W* bias) const {
-    const int64_t* size = forward_ ? conv_.output : conv_.input;
-    const int64_t all = conv_.groups * block_.out, channels = work.groups * work.outs;
-    const Plane<T> planes = planes_of(conv_, result_, size, all, work.sample, work.group * block_.out + work.out);
-    const bool past_caches = conv_.samples * all * planes.rows * planes.length * int64_t(sizeof(T)) >= streamed_bytes;
+  void write(const Part& work, int64_t chunk, const Plane<T>& result, const Workspace& space) const {
+    const int64_t channels = work.groups * work.outs;
     const auto rows = schedule_.rows_of(chunk);
     for (int64_t row = rows.first; row < rows.last; ++row) {
-      W* of_row = sums + (row - rows.first) * sum_pitch_;
+      W* of_row = space.sums.get() + (row - rows.first) * sum_pitch_;
       if (!forward_) {
-        for (int64_t c = 0; c < channels; ++c) fold(of_row + c * sum_stride);
+        for (int64_t c = 0; c < channels; ++c) fold(of_row + c * space.sum_stride);
         if (phases_ == 1) of_row += conv_.padding[2];
       }
-      write_rows(planes, channels, row, of_row, sum_stride, bias_.data ? bias : nullptr, past_caches);
+      write_rows(result, channels, row, of_row, space.sum_stride, bias_.data ? space.bias.get() : nullptr, past_caches_);
     }
   }
 
@@ -353,6 +488,8 @@ class Convolver {
   const Schedule schedule_;
   Buffer<ColumnTap> columns_;
   Buffer<int64_t> first_column_;
+  Buffer<ColumnTap> taps_;
+  const bool past_caches_;
 };
 
 // -- The gradient of filters and bias ---------------------------------------------------------------------------------
@@ -365,7 +502,7 @@ struct Meetings {
 
 // sums (outs, taps), each a dot product of `rows` of the gradient and what the taps see. `last` masks the rest of a row.
 template <int outs, int taps, class W>
-inline void multiply_rows(
+__attribute__((flatten)) void multiply_rows(
     const W* input, const Meetings& meetings, int64_t tap, const W* grad, int64_t grad_stride, int64_t grad_pitch,
     int64_t width, Mask<W> last, double* sums, int64_t sum_stride) {
   Vector<W> tile[outs][taps] = {};
@@ -480,13 +617,13 @@ class FilterGradient {
       if (part.in == 0) add_bias(grad, rows.last - rows.first, channels, bias.get());
       if (!call_.grad_weight) continue;
       bring_input(part, chunk, input);
-      const Meetings meetings = meet(rows, nothing, offsets.get());
+      const Meetings meetings = meet(rows, input.slot_stride(), nothing, offsets.get());
       for (int64_t g = 0; g < part.groups; ++g)
         for_each_tile(0, part.outs, [&](int64_t out, auto tile) {
           for (int64_t in = 0; in < part.ins; ++in)
             multiply<tile>(
-                input.channel(g * part.ins + in), meetings, 0, grad.channel(g * part.outs + out), grad.channel_stride(),
-                grad_shape_.pitch(), grad_shape_.vectors(), last_,
+                input.channel(g * part.ins + in), meetings, 0, grad.channel(g * part.outs + out), grad_shape_.pitch(),
+                grad.slot_stride(), grad_shape_.vectors(), last_,
                 sums.get() + (g * part.outs + out) * filter + in * kernel, filter);
         });
     }
@@ -513,17 +650,17 @@ class FilterGradient {
   }
 
   // A tap that meets no row meets one of zeros.
-  Meetings meet(Schedule::Range rows, int64_t nothing, int32_t* offsets) const {
+  Meetings meet(Schedule::Range rows, int64_t slot_stride, int64_t nothing, int32_t* offsets) const {
     const int64_t width = conv_.kernel[2], taps = kernel_size(conv_);
     for (int64_t row = rows.first; row < rows.last; ++row) {
       int32_t* of_row = offsets + (row - rows.first) * taps;
-      for (int64_t tap = 0; tap < taps; ++tap) of_row[tap] = static_cast<int32_t>(nothing * shape_.pitch());
+      for (int64_t tap = 0; tap < taps; ++tap) of_row[tap] = static_cast<int32_t>(nothing * slot_stride);
       const auto met = schedule_.taps_of(row);
       for (int64_t i = met.first; i < met.last; ++i) {
         const Schedule::Tap tap = schedule_.tap(i);
         for (int64_t x = 0; x < width; ++x)
           of_row[tap.tap * width + x] =
-              static_cast<int32_t>(tap.slot * shape_.pitch() + shape_.position(x * conv_.dilation[2]));
+              static_cast<int32_t>(tap.slot * slot_stride + shape_.position(x * conv_.dilation[2]));
       }
     }
     return {offsets, rows.last - rows.first, taps};
@@ -535,7 +672,7 @@ class FilterGradient {
       Vector<W> sums = {};
       for (int64_t row = 0; row < rows; ++row)
         for (int64_t v = 0; v < grad_shape_.vectors(); ++v)
-          sums += load(grad.channel(c) + row * grad_shape_.pitch() + v * lanes<W>);
+          sums += load(grad.channel(c) + row * grad.slot_stride() + v * lanes<W>);
       bias[c] += static_cast<double>(sum<W>(sums));
     }
   }

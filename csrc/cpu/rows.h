@@ -84,20 +84,18 @@ class RowShape {
       : length_(direction == Direction::forward ? conv.input[2] : conv.output[2]),
         stride_(conv.stride[2]),
         phases_(direction == Direction::forward ? stride_ : 1),
-        border_(direction == Direction::forward ? conv.border : Border::zeros) {
-    const int64_t reach = (conv.kernel[2] - 1) * conv.dilation[2];
-    // A margin of whole vectors would align the copies; it costs more to fill.
-    before_ = direction == Direction::forward ? conv.padding[2] : ceil_div(reach, stride_);
-    padded_ = direction == Direction::forward ? (conv.output[2] - 1) * stride_ + reach + 1 : before_ + length_;
-    const int64_t results = direction == Direction::forward
-        ? conv.output[2]
-        : ceil_div((conv.output[2] - 1) * stride_ + reach + 1, stride_);
+        border_(direction == Direction::forward ? conv.border : Border::zeros),
+        before_(direction == Direction::forward ? conv.padding[2] : ceil_div(reach(conv), stride_)),
+        padded_(direction == Direction::forward ? seen(conv) : before_ + length_),
+        margin_(padded_) {
+    const int64_t results = direction == Direction::forward ? conv.output[2] : ceil_div(seen(conv), stride_);
     vectors_ = ceil_div(results, lanes<W>);
-    const int64_t last_offset = direction == Direction::forward ? reach / stride_ : before_ + 1;
-    segment_ = vectors_ * lanes<W> + last_offset + lanes<W>;
-    segment_ = larger(segment_, ceil_div(before_ + length_, phases_) + lanes<W>);
-    // An odd number of vectors: rows of neighbouring channels then do not meet in the same lines of L1.
-    pitch_ = (ceil_div(phases_ * segment_, lanes<W>) | 1) * lanes<W>;
+    const int64_t last_offset = direction == Direction::forward ? reach(conv) / stride_ : before_ + 1;
+    const int64_t brought =
+        phases_ == 1 ? before_ + ceil_div(length_, lanes<W>) * lanes<W> : ceil_div(before_ + length_, phases_);
+    segment_ = larger(vectors_ * lanes<W> + last_offset, brought);
+    pitch_ = ceil_div(phases_ * segment_, lanes<W>) * lanes<W>;
+    find_margins();
   }
 
   int64_t pitch() const { return pitch_; }
@@ -109,10 +107,10 @@ class RowShape {
   // Brings one row.
   template <class T>
   void fill(W* row, const T* source, const Normalization<W>& norm) const {
+    clear(row);
     if (phases_ == 1) {
       copy(row + before_, source, length_, norm);
     } else {
-      clear(row, pitch_);
       W line[max_line];
       for (int64_t start = 0; start < length_; start += max_line) {
         const int64_t count = smaller(max_line, length_ - start);
@@ -123,11 +121,15 @@ class RowShape {
     finish(row);
   }
 
+  // Zeros behind the row, in whole vectors, before it is brought.
+  void clear(W* row) const {
+    for (int64_t i = phases_ == 1 ? (before_ + length_) / lanes<W> * lanes<W> : 0; i < pitch_; i += lanes<W>)
+      store(row + i, Vector<W>{});
+  }
+
   // What lies beyond the border, once the row itself is there.
   void finish(W* row) const {
-    if (phases_ == 1) clear(row + before_ + length_, pitch_ - before_ - length_);
-    for (int64_t q = 0; q < before_; ++q) row[position(q)] = border(row, q);
-    for (int64_t q = before_ + length_; q < padded_; ++q) row[position(q)] = border(row, q);
+    for (int64_t i = 0; i < margins_; ++i) row[margin_.get()[i].at] = margin_.get()[i].from < 0 ? W(0) : row[margin_.get()[i].from];
   }
 
   bool contiguous() const { return phases_ == 1; }
@@ -137,13 +139,23 @@ class RowShape {
  private:
   static constexpr int64_t max_line = 1024;
 
-  W border(const W* row, int64_t padded) const {
-    const int64_t i = inside(padded - before_, length_, border_);
-    return i < 0 ? W(0) : row[position(before_ + i)];
-  }
+  // How far a kernel reaches beyond its first tap, and how much of the padded row all taps see.
+  static int64_t reach(const Convolution& conv) { return (conv.kernel[2] - 1) * conv.dilation[2]; }
+  static int64_t seen(const Convolution& conv) { return (conv.output[2] - 1) * conv.stride[2] + reach(conv) + 1; }
 
-  static void clear(W* p, int64_t count) {
-    for_each_vector<W>(0, count, [&](int64_t i, auto part) { store(p + i, Vector<W>{}, part); });
+  // A position beyond the border, and the one that it is read at; negative for none.
+  struct Margin {
+    int32_t at, from;
+  };
+
+  void find_margins() {
+    const auto add = [&](int64_t padded) {
+      const int64_t i = inside(padded - before_, length_, border_);
+      const int64_t from = i < 0 ? -1 : position(before_ + i);
+      margin_.get()[margins_++] = {static_cast<int32_t>(position(padded)), static_cast<int32_t>(from)};
+    };
+    for (int64_t q = 0; q < smaller(before_, padded_); ++q) add(q);
+    for (int64_t q = before_ + length_; q < padded_; ++q) add(q);
   }
 
   template <class T>
@@ -157,43 +169,51 @@ class RowShape {
         0, count, [&](int64_t i, auto part) { store(to + i, (load(from + i, part) - center) * scale, part); });
   }
 
-  int64_t length_, stride_, phases_, before_, padded_, vectors_, segment_, pitch_;
+  int64_t length_, stride_, phases_;
   Border border_;
+  int64_t before_, padded_, vectors_, segment_, pitch_, margins_ = 0;
+  Buffer<Margin> margin_;
 };
 
-// Rows of several channels, in slots.
+// Rows of several channels, in slots: the channels of a row lie side by side, in the order in which they are read.
 template <class W>
 class RowCache {
  public:
   RowCache(const RowShape<W>& shape, int64_t channels, int64_t slots)
-      : shape_(shape), channel_stride_(slots * shape.pitch()), size_(channels * channel_stride_), rows_(size_) {}
+      : shape_(shape), channels_(channels), rows_(slots * slot_stride()) {}
 
-  int64_t channel_stride() const { return channel_stride_; }
-  const W* channel(int64_t channel) const { return rows_.get() + channel * channel_stride_; }
+  int64_t slot_stride() const { return channels_ * shape_.pitch(); }
+  const W* channel(int64_t channel) const { return rows_.get() + channel * shape_.pitch(); }
 
   void clear(int64_t slot) {
-    for (W* row = rows_.get() + slot * shape_.pitch(); row < rows_.get() + size_; row += channel_stride_)
-      for (int64_t i = 0; i < shape_.pitch(); ++i) row[i] = 0;
+    W* rows = rows_.get() + slot * slot_stride();
+    for (int64_t i = 0; i < slot_stride(); i += lanes<W>) store(rows + i, Vector<W>{});
   }
 
   template <class T>
   void bring(const Plane<const T>& plane, int64_t channels, const Schedule::Load& load_, const Normalization<W>& norm) {
-    W* slot = rows_.get() + load_.slot * shape_.pitch();
-    if (!plane.channels_last) {
-      for (int64_t c = 0; c < channels; ++c)
-        shape_.fill(slot + c * channel_stride_, plane.at(c, load_.source), norm + c);
-      return;
-    }
-    Buffer<W> lines(shape_.contiguous() ? 0 : channels * ceil_div(shape_.length(), lanes<W>) * lanes<W>);
-    const int64_t line_stride = shape_.contiguous() ? channel_stride_ : ceil_div(shape_.length(), lanes<W>) * lanes<W>;
-    W* line = shape_.contiguous() ? slot + shape_.before() : lines.get();
-    const T* source = plane.at(0, load_.source);
+    W* rows = rows_.get() + load_.slot * slot_stride();
+    if (plane.channels_last)
+      transpose_rows(plane.at(0, load_.source), plane.channels, channels, rows, norm);
+    else
+      for (int64_t c = 0; c < channels; ++c) shape_.fill(rows + c * shape_.pitch(), plane.at(c, load_.source), norm + c);
+  }
+
+ private:
+  template <class T>
+  void transpose_rows(const T* source, int64_t stride, int64_t channels, W* rows, const Normalization<W>& norm) const {
+    const int64_t length = ceil_div(shape_.length(), lanes<W>) * lanes<W>;
+    Buffer<W> lines(shape_.contiguous() ? 0 : channels * length);
+    const int64_t line_stride = shape_.contiguous() ? shape_.pitch() : length;
+    W* const line = shape_.contiguous() ? rows + shape_.before() : lines.get();
+    if (shape_.contiguous())
+      for (int64_t c = 0; c < channels; ++c) shape_.clear(rows + c * shape_.pitch());
     for_each_square<W>(shape_.length(), channels, [&](int64_t c, int width, int64_t x, int count) {
       Vector<W> square[lanes<W>] = {};
       const Vector<W> center = norm.center ? load(norm.center + c, width) : Vector<W>{};
       const Vector<W> scale = norm.center ? load(norm.scale + c, width) : broadcast(W(1));
       for (int i = 0; i < count; ++i) {
-        const T* p = source + (x + i) * plane.channels + c;
+        const T* p = source + (x + i) * stride + c;
         const Vector<W> v = width == lanes<W> ? load(p) : load(p, width);
         square[i] = norm.center ? (v - center) * scale : v;
       }
@@ -201,15 +221,13 @@ class RowCache {
       for (int i = 0; i < width; ++i) store(line + (c + i) * line_stride + x, square[i]);
     });
     for (int64_t c = 0; c < channels; ++c) {
-      W* row = slot + c * channel_stride_;
-      if (shape_.contiguous()) shape_.finish(row);
-      else shape_.fill(row, line + c * line_stride, Normalization<W>{});
+      if (shape_.contiguous()) shape_.finish(rows + c * shape_.pitch());
+      else shape_.fill(rows + c * shape_.pitch(), line + c * line_stride, Normalization<W>{});
     }
   }
 
- private:
   const RowShape<W>& shape_;
-  int64_t channel_stride_, size_;
+  int64_t channels_;
   Buffer<W> rows_;
 };
 

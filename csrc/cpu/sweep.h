@@ -26,10 +26,16 @@ constexpr int64_t cached_bytes = 1 << 20;
 // Below this many elements a second thread costs more than it brings.
 constexpr int64_t worth_a_thread = 32768;
 
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
 template <class W>
 class Buffer {
  public:
-  explicit Buffer(int64_t size) : data_(static_cast<W*>(std::malloc((size > 0 ? size : 1) * sizeof(W)))) {}
+  // Aligned to lines of the cache, so that no vector lies in two.
+  explicit Buffer(int64_t size)
+      : data_(static_cast<W*>(std::aligned_alloc(64, (larger(size, 1) * sizeof(W) + 63) / 64 * 64))) {}
   ~Buffer() { std::free(data_); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
@@ -39,13 +45,10 @@ class Buffer {
   W* data_;
 };
 
-// body(task) for every task in 0..tasks, each of `work` elements.
+// body(first, last) on parts of 0..tasks, each task of `work` elements.
 template <class Body>
-inline void parallel(const Threads& threads, int64_t tasks, int64_t work, const Body& body) {
-  const auto run = [](void* context, int64_t first, int64_t last) {
-    const Body& body = *static_cast<const Body*>(context);
-    for (int64_t task = first; task < last; ++task) body(task);
-  };
+inline void parallel_parts(const Threads& threads, int64_t tasks, int64_t work, const Body& body) {
+  const auto run = [](void* context, int64_t first, int64_t last) { (*static_cast<const Body*>(context))(first, last); };
   void* context = const_cast<Body*>(&body);
   if (threads.count == 1 || tasks <= 1 || tasks * work < worth_a_thread)
     run(context, 0, tasks);
@@ -53,9 +56,14 @@ inline void parallel(const Threads& threads, int64_t tasks, int64_t work, const 
     threads.run(tasks, run, context);
 }
 
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+// body(task) for every task.
+template <class Body>
+inline void parallel(const Threads& threads, int64_t tasks, int64_t work, const Body& body) {
+  parallel_parts(threads, tasks, work, [&](int64_t first, int64_t last) {
+    for (int64_t task = first; task < last; ++task) body(task);
+  });
+}
+
 
 // For a kernel that only applies, or only reduces.
 template <class T>

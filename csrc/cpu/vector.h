@@ -228,6 +228,20 @@ inline void store(T* p, V v, Whole) {
 inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 // The first `count` elements of a vector, 0 behind them.
+#if defined(__AVX512F__)
+// A copy of a few bytes is a call; a mask is not.
+inline auto load(const float* p, int count) { return (Floats)_mm512_maskz_loadu_ps((1u << count) - 1, p); }
+inline auto load(const double* p, int count) { return (Vector<double>)_mm512_maskz_loadu_pd((1u << count) - 1, p); }
+inline void store(float* p, Floats v, int count) { _mm512_mask_storeu_ps(p, (1u << count) - 1, (__m512)v); }
+inline void store(double* p, Vector<double> v, int count) { _mm512_mask_storeu_pd(p, (1u << count) - 1, (__m512d)v); }
+inline Halves load_halves(const void* p, int count) { return (Halves)_mm256_maskz_loadu_epi16((1u << count) - 1, p); }
+inline auto load(const BFloat16* p, int count) { return as<Floats>(widen(load_halves(p, count)) << 16); }
+inline auto load(const Half* p, int count) { return (Floats)_mm512_cvtph_ps((__m256i)load_halves(p, count)); }
+template <class T>
+inline void store(T* p, Floats v, int count) {
+  _mm256_mask_storeu_epi16(p, (1u << count) - 1, (__m256i)rounded(v, T{}));
+}
+#else
 template <class T>
 inline auto load(const T* p, int count) {
   T part[lanes<Wide<T>>] = {};
@@ -241,6 +255,7 @@ inline void store(T* p, V v, int count) {
   store(static_cast<T*>(part), v);
   __builtin_memcpy(p, part, count * sizeof(T));
 }
+#endif
 
 // Calls body(i, Whole) for each vector in first..n, body(i, count) for what is left.
 template <class W, class Body>

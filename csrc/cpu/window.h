@@ -128,12 +128,7 @@ class Schedule {
 
   int64_t rows() const { return rows_; }
   int64_t largest_chunk() const { return chunk_; }
-  // Of a row.
-  int64_t most_taps() const {
-    int64_t most = 1;
-    for (int64_t row = 0; row < rows_; ++row) most = larger(most, taps_of(row).last - taps_of(row).first);
-    return most;
-  }
+  int64_t taps() const { return first_tap_.get()[rows_]; }  // of all rows
   int64_t slots() const { return larger(1, slots_); }
   int64_t chunks() const { return chunks_; }
   int64_t segments() const { return segments_; }
