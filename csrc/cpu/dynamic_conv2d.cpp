@@ -126,33 +126,46 @@ __attribute__((flatten)) void convolve_row(
           rows + v * lanes<W>, row_stride, in_channels, taps, weights, kernel, sums.at(v), width - v);
 }
 
-// A depthwise kernel of 3x3, in registers from row to row: half of the time that memory leaves would go into loading it.
+// A depthwise kernel of 3x3 on several rows at a time, of which neighbours share two source rows: what is read of a row
+// then serves all that it meets. Its weights stay in registers, too.
 template <class W>
 struct Nine {
-  static constexpr int64_t taps = 9;
+  static constexpr int taps = 9, side = 3, rows = 4;
   Vector<W> weights[taps];
 
-  explicit Nine(const W* w) { unrolled<taps>([&](int t) { weights[t] = broadcast(w[t]); }); }
+  Nine(const W* w, const ColumnTap* order) {
+    unrolled<taps>([&](int t) { weights[t] = broadcast(w[order[t].tap]); });
+  }
 
-  template <class Sums>
-  __attribute__((flatten)) void convolve_row(const W* rows, const ColumnTap* at, const Sums& sums, int64_t width) const {
+  // `at` are the taps of `rows` rows, one after the other.
+  template <class SumsOf>
+  __attribute__((flatten)) void convolve_rows(
+      const W* input, const ColumnTap* at, const SumsOf& sums_of, int64_t width) const {
+    const W* sources[rows + side - 1];
+    for (int j = 0; j < rows + side - 1; ++j)
+      sources[j] = input + at[j < rows ? j * taps : (rows - 1) * taps + (j - rows + 1) * side].offset;
     int64_t v = 0;
-    for (; v + 2 <= width; v += 2) convolve_tile<2>(rows + v * lanes<W>, at, sums.at(v));
-    if (v < width) convolve_tile<1>(rows + v * lanes<W>, at, sums.at(v));
+    for (; v + 2 <= width; v += 2) convolve_tile<2>(sources, v, sums_of);
+    if (v < width) convolve_tile<1>(sources, v, sums_of);
   }
 
  private:
-  template <int vectors, class Sums>
-  inline __attribute__((always_inline)) void convolve_tile(const W* rows, const ColumnTap* at, const Sums& sums) const {
-    Vector<W> tile[2][vectors];  // two chains of additions, half as long
-    unrolled<vectors>([&](int v) {
-      tile[0][v] = sums.begin(0, v);
-      tile[1][v] = Vector<W>{};
+  template <int vectors, class SumsOf>
+  inline __attribute__((always_inline)) void convolve_tile(
+      const W* const (&sources)[rows + side - 1], int64_t v, const SumsOf& sums_of) const {
+    Vector<W> tile[rows][vectors];
+    unrolled<rows>([&](int r) { unrolled<vectors>([&](int i) { tile[r][i] = sums_of(r).at(v).begin(0, i); }); });
+    unrolled<rows + side - 1>([&](int j) {
+      unrolled<side>([&](int x) {
+        Vector<W> pixels[vectors];
+        unrolled<vectors>([&](int i) { pixels[i] = load(sources[j] + x + (v + i) * lanes<W>); });
+        unrolled<rows>([&](int r) {
+          if (j >= r && j < r + side)
+            unrolled<vectors>([&](int i) { tile[r][i] += pixels[i] * weights[(j - r) * side + x]; });
+        });
+      });
     });
-    unrolled<taps>([&](int t) {
-      unrolled<vectors>([&](int v) { tile[t & 1][v] += load(rows + at[t].offset + v * lanes<W>) * weights[t]; });
-    });
-    unrolled<vectors>([&](int v) { sums.end(0, v, tile[0][v] + tile[1][v]); });
+    unrolled<rows>([&](int r) { unrolled<vectors>([&](int i) { sums_of(r).at(v).end(0, i, tile[r][i]); }); });
   }
 };
 
@@ -233,11 +246,13 @@ class Convolver {
         columns_(conv.kernel[2]),
         first_column_(phases_ + 1),
         taps_(schedule_.taps() * conv.kernel[2]),
+        nines_(schedule_.rows()),
         past_caches_(
             conv.samples * conv.groups * block_.out * schedule_.rows() *
                 (forward_ ? conv.output[2] : conv.input[2]) * int64_t(sizeof(T)) >= streamed_bytes) {
     find_columns();
     find_taps();
+    find_nines();
   }
 
   // Whether a task has all that there is of its source planes.
@@ -283,7 +298,9 @@ class Convolver {
           rows(of.shape_, of.block_.ins, of.schedule_.slots()),
           sums(of.block_.outs * sum_stride),
           weights(8 * smaller(of.block_.ins, of.block_.in) * kernel_size(of.conv_)),
-          bias(of.block_.outs) {}
+          bias(of.block_.outs) {
+      rows.clear(of.schedule_.nothing());
+    }
   };
 
   int64_t rows_of_a_chunk() const {
@@ -300,15 +317,16 @@ class Convolver {
     return ceil_div(tasks_per_thread * threads, units);
   }
 
-  // Which taps a phase of the result has, and where its first element reads them.
+  // Which taps a phase of the result has, and where its first element reads them: from left to right.
   void find_columns() {
     int64_t count = 0;
     for (int64_t phase = 0; phase < phases_; ++phase) {
       first_column_.get()[phase] = count;
-      for (int64_t tap = 0; tap < conv_.kernel[2]; ++tap) {
+      for (int64_t i = 0; i < conv_.kernel[2]; ++i) {
+        const int64_t tap = forward_ ? i : conv_.kernel[2] - 1 - i;
         const int64_t ahead = tap * conv_.dilation[2], behind = phase - ahead;
         if (!forward_ && behind % phases_ != 0) continue;
-        const int64_t offset = forward_ ? shape_.position(ahead) : shape_.before() + behind / phases_;
+        const int64_t offset = forward_ ? shape_.position(ahead) : shape_.first() + behind / phases_;
         columns_.get()[count++] = {static_cast<int32_t>(offset), static_cast<int32_t>(tap)};
       }
     }
@@ -323,7 +341,7 @@ class Convolver {
         const auto of_row = schedule_.taps_of(row);
         for (int64_t i = of_row.first; i < of_row.last; ++i)
           for (int64_t j = first_column_.get()[phase]; j < first_column_.get()[phase + 1]; ++j) {
-            const Schedule::Tap tap = schedule_.tap(i);
+            const Schedule::Tap tap = schedule_.tap(forward_ ? i : of_row.first + of_row.last - 1 - i);
             const ColumnTap column = columns_.get()[j];
             taps_.get()[count++] = {
                 static_cast<int32_t>(tap.slot * block_.ins * shape_.pitch() + column.offset),
@@ -376,24 +394,43 @@ class Convolver {
   template <int channels, class SumsOf>
   void convolve_chunk(const W* input, int64_t ins, const W* weights, int64_t chunk, const SumsOf& sums_of) const {
     const auto rows = schedule_.rows_of(chunk);
-    if constexpr (channels == 1)
-      if (ins == 1 && kernel_size(conv_) == Nine<W>::taps) {
-        const Nine<W> kernel(weights);
-        for (int64_t row = rows.first; row < rows.last; ++row)
-          for (int64_t phase = 0; phase < phases_; ++phase) {
-            const Taps taps = taps_of(row, phase);
-            if (taps.count == Nine<W>::taps && taps.taps[8].tap == 8)
-              kernel.convolve_row(input, taps.taps, sums_of(row, phase), shape_.vectors());
-            else
-              convolve_row<1>(input, shape_.pitch(), 1, taps, weights, Nine<W>::taps, sums_of(row, phase), shape_.vectors());
-          }
-        return;
-      }
-    for (int64_t row = rows.first; row < rows.last; ++row)
+    for (int64_t row = rows.first; row < rows.last;) {
+      if constexpr (channels == 1)
+        if (ins == 1 && is_nine(row, rows.last)) {
+          const ColumnTap* at = taps_of(row, 0).taps;
+          const auto sums_of_next = [&](int r) { return sums_of(row + r, 0); };
+          Nine<W>(weights, at).convolve_rows(input, at, sums_of_next, shape_.vectors());
+          row += Nine<W>::rows;
+          continue;
+        }
       for (int64_t phase = 0; phase < phases_; ++phase)
         convolve_row<channels>(
             input, shape_.pitch(), ins, taps_of(row, phase), weights, kernel_size(conv_), sums_of(row, phase),
             shape_.vectors());
+      ++row;
+    }
+  }
+
+  // Whether `Nine` may begin with a row: each that follows must go on where the one before it was.
+  bool is_nine(int64_t row, int64_t last) const { return row + Nine<W>::rows <= last && nines_.get()[row]; }
+
+  void find_nines() {
+    constexpr int taps = Nine<W>::taps, side = Nine<W>::side, rows = Nine<W>::rows;
+    const bool fits = conv_.kernel[0] == 1 && conv_.kernel[1] == side && conv_.kernel[2] == side && phases_ == 1 &&
+        conv_.stride[2] == 1 && conv_.dilation[2] == 1;
+    int64_t following = 0;  // rows from here on, each of which goes on where the one before it was
+    for (int64_t row = schedule_.rows() - 1; row >= 0; --row) {
+      const Taps own = fits ? taps_of(row, 0) : Taps{};
+      const bool whole = own.count == taps;
+      bool goes_on = whole && following > 0;
+      if (goes_on) {
+        const ColumnTap* next = taps_of(row + 1, 0).taps;
+        for (int t = 0; t < taps; ++t) goes_on &= own.taps[t].tap == next[t].tap;
+        for (int t = side; t < taps; ++t) goes_on &= own.taps[t].offset == next[t - side].offset;
+      }
+      following = goes_on ? following + 1 : whole ? 1 : 0;
+      nines_.get()[row] = following >= rows;
+    }
   }
 
   void read_bias(const Part& work, W* bias) const {
@@ -489,6 +526,7 @@ class Convolver {
   Buffer<ColumnTap> columns_;
   Buffer<int64_t> first_column_;
   Buffer<ColumnTap> taps_;
+  Buffer<bool> nines_;
   const bool past_caches_;
 };
 
@@ -604,20 +642,20 @@ class FilterGradient {
 
   void differentiate(const Part& part) const {
     const int64_t kernel = kernel_size(conv_), filter = part.ins * kernel, channels = part.groups * part.outs;
-    const int64_t chunk_rows = schedule_.largest_chunk(), nothing = schedule_.slots();
-    RowCache<W> input(shape_, part.groups * part.ins, nothing + 1), grad(grad_shape_, channels, chunk_rows);
+    const int64_t chunk_rows = schedule_.largest_chunk();
+    RowCache<W> input(shape_, part.groups * part.ins, schedule_.slots()), grad(grad_shape_, channels, chunk_rows);
     Buffer<double> sums(channels * filter), bias(channels);
     Buffer<int32_t> offsets(chunk_rows * kernel);
     for (int64_t i = 0; i < channels * filter; ++i) sums.get()[i] = 0;
     for (int64_t i = 0; i < channels; ++i) bias.get()[i] = 0;
-    input.clear(nothing);
+    input.clear(schedule_.nothing());
     for (int64_t chunk = 0; chunk < schedule_.chunks(); ++chunk) {
       const auto rows = schedule_.rows_of(chunk);
       bring_grad(part, rows, grad);
       if (part.in == 0) add_bias(grad, rows.last - rows.first, channels, bias.get());
       if (!call_.grad_weight) continue;
       bring_input(part, chunk, input);
-      const Meetings meetings = meet(rows, input.slot_stride(), nothing, offsets.get());
+      const Meetings meetings = meet(rows, input.slot_stride(), offsets.get());
       for (int64_t g = 0; g < part.groups; ++g)
         for_each_tile(0, part.outs, [&](int64_t out, auto tile) {
           for (int64_t in = 0; in < part.ins; ++in)
@@ -649,12 +687,10 @@ class FilterGradient {
       cache.bring(planes, part.groups * part.ins, schedule_.load(i), norm_ + (part.sample * all + channel));
   }
 
-  // A tap that meets no row meets one of zeros.
-  Meetings meet(Schedule::Range rows, int64_t slot_stride, int64_t nothing, int32_t* offsets) const {
+  Meetings meet(Schedule::Range rows, int64_t slot_stride, int32_t* offsets) const {
     const int64_t width = conv_.kernel[2], taps = kernel_size(conv_);
     for (int64_t row = rows.first; row < rows.last; ++row) {
       int32_t* of_row = offsets + (row - rows.first) * taps;
-      for (int64_t tap = 0; tap < taps; ++tap) of_row[tap] = static_cast<int32_t>(nothing * slot_stride);
       const auto met = schedule_.taps_of(row);
       for (int64_t i = met.first; i < met.last; ++i) {
         const Schedule::Tap tap = schedule_.tap(i);

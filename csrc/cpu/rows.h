@@ -74,7 +74,7 @@ struct Normalization {
   }
 };
 
-// The shape of a row in cache. What lies before and behind the source's row comes from inside it, or is zero. A stride of
+// The shape of a row in cache, in which the source's begins with a vector. What lies before and behind the source's row comes from inside it, or is zero. A stride of
 // s leaves the elements in s phases, each a segment in which neighbours are s apart: taps then read whole vectors.
 template <class W>
 class RowShape {
@@ -90,9 +90,10 @@ class RowShape {
         margin_(padded_) {
     const int64_t results = direction == Direction::forward ? conv.output[2] : ceil_div(seen(conv), stride_);
     vectors_ = ceil_div(results, lanes<W>);
-    const int64_t last_offset = direction == Direction::forward ? reach(conv) / stride_ : before_ + 1;
+    if (phases_ == 1) start_ = ceil_div(before_, lanes<W>) * lanes<W> - before_;
+    const int64_t last_offset = start_ + (direction == Direction::forward ? reach(conv) / stride_ : before_ + 1);
     const int64_t brought =
-        phases_ == 1 ? before_ + ceil_div(length_, lanes<W>) * lanes<W> : ceil_div(before_ + length_, phases_);
+        phases_ == 1 ? start_ + before_ + ceil_div(length_, lanes<W>) * lanes<W> : ceil_div(before_ + length_, phases_);
     segment_ = larger(vectors_ * lanes<W> + last_offset, brought);
     pitch_ = ceil_div(phases_ * segment_, lanes<W>) * lanes<W>;
     find_margins();
@@ -101,7 +102,7 @@ class RowShape {
   int64_t pitch() const { return pitch_; }
   int64_t vectors() const { return vectors_; }  // of a phase of the result
   int64_t position(int64_t padded) const {
-    return phases_ == 1 ? padded : padded % phases_ * segment_ + padded / phases_;
+    return phases_ == 1 ? start_ + padded : padded % phases_ * segment_ + padded / phases_;
   }
 
   // Brings one row.
@@ -109,7 +110,7 @@ class RowShape {
   void fill(W* row, const T* source, const Normalization<W>& norm) const {
     clear(row);
     if (phases_ == 1) {
-      copy(row + before_, source, length_, norm);
+      copy(row + first(), source, length_, norm);
     } else {
       W line[max_line];
       for (int64_t start = 0; start < length_; start += max_line) {
@@ -123,7 +124,7 @@ class RowShape {
 
   // Zeros behind the row, in whole vectors, before it is brought.
   void clear(W* row) const {
-    for (int64_t i = phases_ == 1 ? (before_ + length_) / lanes<W> * lanes<W> : 0; i < pitch_; i += lanes<W>)
+    for (int64_t i = phases_ == 1 ? (first() + length_) / lanes<W> * lanes<W> : 0; i < pitch_; i += lanes<W>)
       store(row + i, Vector<W>{});
   }
 
@@ -133,7 +134,7 @@ class RowShape {
   }
 
   bool contiguous() const { return phases_ == 1; }
-  int64_t before() const { return before_; }
+  int64_t first() const { return start_ + before_; }  // where the source's row begins
   int64_t length() const { return length_; }
 
  private:
@@ -171,7 +172,7 @@ class RowShape {
 
   int64_t length_, stride_, phases_;
   Border border_;
-  int64_t before_, padded_, vectors_, segment_, pitch_, margins_ = 0;
+  int64_t before_, padded_, start_ = 0, vectors_, segment_, pitch_, margins_ = 0;
   Buffer<Margin> margin_;
 };
 
@@ -205,7 +206,7 @@ class RowCache {
     const int64_t length = ceil_div(shape_.length(), lanes<W>) * lanes<W>;
     Buffer<W> lines(shape_.contiguous() ? 0 : channels * length);
     const int64_t line_stride = shape_.contiguous() ? shape_.pitch() : length;
-    W* const line = shape_.contiguous() ? rows + shape_.before() : lines.get();
+    W* const line = shape_.contiguous() ? rows + shape_.first() : lines.get();
     if (shape_.contiguous())
       for (int64_t c = 0; c < channels; ++c) shape_.clear(rows + c * shape_.pitch());
     for_each_square<W>(shape_.length(), channels, [&](int64_t c, int width, int64_t x, int count) {

@@ -22,7 +22,8 @@ inline int64_t inside(int64_t position, int64_t size, Border border) {
 
 enum class Direction { forward, backward };
 
-// Along one dimension: for each index of the result, the indices of the source that it is made of, and by which taps.
+// Along one dimension: for each index of the result, the indices of the source that it is made of, and by which taps. A
+// convolution's result has all its taps, where they meet zeros, too: a negative source.
 class Reach {
  public:
   struct Meeting {
@@ -38,9 +39,8 @@ class Reach {
         for (int64_t tap = 0; tap < conv.kernel[dim]; ++tap) {
           const int64_t at = o * conv.stride[dim] + tap * conv.dilation[dim] - conv.padding[dim];
           const int64_t i = inside(at, conv.input[dim], conv.border);
-          if (i < 0) continue;
           if (direction == Direction::forward) body(o, i, tap);
-          else body(i, o, tap);
+          else if (i >= 0) body(i, o, tap);
         }
     };
     // Sorted by result: counted, summed up, and put in place.
@@ -103,11 +103,17 @@ class Schedule {
       }
       first_load_.get()[chunk] = loads;
       const Range results = rows_of(chunk);
-      each_tap(depth, height, results, [&](int32_t row, int32_t) { needed_by.get()[row] = chunk; });
+      each_tap(depth, height, results, [&](int32_t row, int32_t) {
+        if (row >= 0) needed_by.get()[row] = chunk;
+      });
       int64_t free = 0;
       for (int64_t result = results.first; result < results.last; ++result) {
         first_tap_.get()[result] = taps;
         each_tap(depth, height, {result, result + 1}, [&](int32_t row, int32_t tap) {
+          if (row < 0) {
+            taps_.get()[taps++] = {-1, tap};
+            return;
+          }
           int32_t& slot = slot_of.get()[row];
           if (slot < 0) {
             const auto in_use = [&](int32_t held) { return held >= 0 && needed_by.get()[held] == chunk; };
@@ -129,7 +135,8 @@ class Schedule {
   int64_t rows() const { return rows_; }
   int64_t largest_chunk() const { return chunk_; }
   int64_t taps() const { return first_tap_.get()[rows_]; }  // of all rows
-  int64_t slots() const { return larger(1, slots_); }
+  int64_t slots() const { return slots_ + 1; }
+  int64_t nothing() const { return slots_; }  // the slot that holds zeros
   int64_t chunks() const { return chunks_; }
   int64_t segments() const { return segments_; }
 
@@ -138,7 +145,10 @@ class Schedule {
   Range loads_of(int64_t chunk) const { return {first_load_.get()[chunk], first_load_.get()[chunk + 1]}; }
   Range taps_of(int64_t row) const { return {first_tap_.get()[row], first_tap_.get()[row + 1]}; }
   Load load(int64_t index) const { return loads_.get()[index]; }
-  Tap tap(int64_t index) const { return taps_.get()[index]; }
+  Tap tap(int64_t index) const {
+    const Tap tap = taps_.get()[index];
+    return {tap.slot < 0 ? static_cast<int32_t>(nothing()) : tap.slot, tap.tap};
+  }
 
  private:
   template <class Body>
@@ -146,7 +156,9 @@ class Schedule {
     for (int64_t result = results.first; result < results.last; ++result)
       for (const auto* z = depth.begin(result / height_); z != depth.end(result / height_); ++z)
         for (const auto* y = height.begin(result % height_); y != height.end(result % height_); ++y)
-          body(z->source * source_height_ + y->source, z->tap * kernel_height_ + y->tap);
+          body(
+              z->source < 0 || y->source < 0 ? -1 : z->source * source_height_ + y->source,
+              z->tap * kernel_height_ + y->tap);
   }
 
   int64_t height_, rows_, chunk_, chunks_, segments_, source_height_, kernel_height_, slots_ = 0;
