@@ -13,7 +13,7 @@
 
 #include <type_traits>
 
-#include "rows.h"
+#include "nine.h"
 #include "statistics.h"
 
 namespace fastnorm::FASTNORM_ISA {
@@ -126,60 +126,11 @@ __attribute__((flatten)) void convolve_row(
           rows + v * lanes<W>, row_stride, in_channels, taps, weights, kernel, sums.at(v), width - v);
 }
 
-// A depthwise kernel of 3x3 on several rows at a time, of which neighbours share two source rows: what is read of a row
-// then serves all that it meets. Its weights stay in registers, too.
-template <class W>
-struct Nine {
-  static constexpr int taps = 9, side = 3, rows = 4;
-  Vector<W> weights[taps];
-
-  Nine(const W* w, const ColumnTap* order) {
-    unrolled<taps>([&](int t) { weights[t] = broadcast(w[order[t].tap]); });
-  }
-
-  // `at` are the taps of `rows` rows, one after the other.
-  template <class SumsOf>
-  __attribute__((flatten)) void convolve_rows(
-      const W* input, const ColumnTap* at, const SumsOf& sums_of, int64_t width) const {
-    const W* sources[rows + side - 1];
-    for (int j = 0; j < rows + side - 1; ++j)
-      sources[j] = input + at[j < rows ? j * taps : (rows - 1) * taps + (j - rows + 1) * side].offset;
-    int64_t v = 0;
-    for (; v + 2 <= width; v += 2) convolve_tile<2>(sources, v, sums_of);
-    if (v < width) convolve_tile<1>(sources, v, sums_of);
-  }
-
- private:
-  template <int vectors, class SumsOf>
-  inline __attribute__((always_inline)) void convolve_tile(
-      const W* const (&sources)[rows + side - 1], int64_t v, const SumsOf& sums_of) const {
-    Vector<W> tile[rows][vectors];
-    unrolled<rows>([&](int r) { unrolled<vectors>([&](int i) { tile[r][i] = sums_of(r).at(v).begin(0, i); }); });
-    unrolled<rows + side - 1>([&](int j) {
-      unrolled<side>([&](int x) {
-        Vector<W> pixels[vectors];
-        unrolled<vectors>([&](int i) { pixels[i] = load(sources[j] + x + (v + i) * lanes<W>); });
-        unrolled<rows>([&](int r) {
-          if (j >= r && j < r + side)
-            unrolled<vectors>([&](int i) { tile[r][i] += pixels[i] * weights[(j - r) * side + x]; });
-        });
-      });
-    });
-    unrolled<rows>([&](int r) { unrolled<vectors>([&](int i) { sums_of(r).at(v).end(0, i, tile[r][i]); }); });
-  }
-};
-
 // body(first, Group<channels>) over first..last, in tiles of 8 channels, 4, 2 and 1.
 template <int channels = 8, class Body>
 inline void for_each_tile(int64_t first, int64_t last, const Body& body) {
   for (; first + channels <= last; first += channels) body(first, Group<channels>{});
   if constexpr (channels > 1) for_each_tile<channels / 2>(first, last, body);
-}
-
-template <class T>
-inline Wide<T> widened(const T* p) {
-  if constexpr (std::is_same_v<T, Wide<T>>) return *p;
-  else return load(p, 1)[0];
 }
 
 inline int64_t kernel_size(const Convolution& conv) { return conv.kernel[0] * conv.kernel[1] * conv.kernel[2]; }
@@ -246,19 +197,17 @@ class Convolver {
         columns_(conv.kernel[2]),
         first_column_(phases_ + 1),
         taps_(schedule_.taps() * conv.kernel[2]),
-        nines_(schedule_.rows()),
         past_caches_(
             conv.samples * conv.groups * block_.out * schedule_.rows() *
                 (forward_ ? conv.output[2] : conv.input[2]) * int64_t(sizeof(T)) >= streamed_bytes) {
     find_columns();
     find_taps();
-    find_nines();
   }
 
   // Whether a task has all that there is of its source planes.
   bool owns_planes() const { return schedule_.segments() == 1 && block_.out_parts == 1 && !conv_.channels_last; }
 
-  // before(sample, first_channel, channels): of the source's planes that a task is about to read.
+  // before(plane, count): of the source's planes that a task is about to read.
   template <class Before>
   void run(const Before& before) const {
     const int64_t segments = schedule_.segments();
@@ -267,7 +216,7 @@ class Convolver {
       Workspace space(*this);
       for (int64_t task = first; task < last; ++task) {
         const Part part = part_of(task / segments);
-        before(part.sample, part.group * block_.in, part.groups * block_.in);
+        before((part.sample * conv_.groups + part.group) * block_.in, part.groups * block_.in);
         convolve(part, schedule_.chunks_of(task % segments), space);
       }
       fence();
@@ -298,9 +247,7 @@ class Convolver {
           rows(of.shape_, of.block_.ins, of.schedule_.slots()),
           sums(of.block_.outs * sum_stride),
           weights(8 * smaller(of.block_.ins, of.block_.in) * kernel_size(of.conv_)),
-          bias(of.block_.outs) {
-      rows.clear(of.schedule_.nothing());
-    }
+          bias(of.block_.outs) {}
   };
 
   int64_t rows_of_a_chunk() const {
@@ -394,43 +341,11 @@ class Convolver {
   template <int channels, class SumsOf>
   void convolve_chunk(const W* input, int64_t ins, const W* weights, int64_t chunk, const SumsOf& sums_of) const {
     const auto rows = schedule_.rows_of(chunk);
-    for (int64_t row = rows.first; row < rows.last;) {
-      if constexpr (channels == 1)
-        if (ins == 1 && is_nine(row, rows.last)) {
-          const ColumnTap* at = taps_of(row, 0).taps;
-          const auto sums_of_next = [&](int r) { return sums_of(row + r, 0); };
-          Nine<W>(weights, at).convolve_rows(input, at, sums_of_next, shape_.vectors());
-          row += Nine<W>::rows;
-          continue;
-        }
+    for (int64_t row = rows.first; row < rows.last; ++row)
       for (int64_t phase = 0; phase < phases_; ++phase)
         convolve_row<channels>(
             input, shape_.pitch(), ins, taps_of(row, phase), weights, kernel_size(conv_), sums_of(row, phase),
             shape_.vectors());
-      ++row;
-    }
-  }
-
-  // Whether `Nine` may begin with a row: each that follows must go on where the one before it was.
-  bool is_nine(int64_t row, int64_t last) const { return row + Nine<W>::rows <= last && nines_.get()[row]; }
-
-  void find_nines() {
-    constexpr int taps = Nine<W>::taps, side = Nine<W>::side, rows = Nine<W>::rows;
-    const bool fits = conv_.kernel[0] == 1 && conv_.kernel[1] == side && conv_.kernel[2] == side && phases_ == 1 &&
-        conv_.stride[2] == 1 && conv_.dilation[2] == 1;
-    int64_t following = 0;  // rows from here on, each of which goes on where the one before it was
-    for (int64_t row = schedule_.rows() - 1; row >= 0; --row) {
-      const Taps own = fits ? taps_of(row, 0) : Taps{};
-      const bool whole = own.count == taps;
-      bool goes_on = whole && following > 0;
-      if (goes_on) {
-        const ColumnTap* next = taps_of(row + 1, 0).taps;
-        for (int t = 0; t < taps; ++t) goes_on &= own.taps[t].tap == next[t].tap;
-        for (int t = side; t < taps; ++t) goes_on &= own.taps[t].offset == next[t - side].offset;
-      }
-      following = goes_on ? following + 1 : whole ? 1 : 0;
-      nines_.get()[row] = following >= rows;
-    }
   }
 
   void read_bias(const Part& work, W* bias) const {
@@ -526,7 +441,6 @@ class Convolver {
   Buffer<ColumnTap> columns_;
   Buffer<int64_t> first_column_;
   Buffer<ColumnTap> taps_;
-  Buffer<bool> nines_;
   const bool past_caches_;
 };
 
@@ -648,7 +562,6 @@ class FilterGradient {
     Buffer<int32_t> offsets(chunk_rows * kernel);
     for (int64_t i = 0; i < channels * filter; ++i) sums.get()[i] = 0;
     for (int64_t i = 0; i < channels; ++i) bias.get()[i] = 0;
-    input.clear(schedule_.nothing());
     for (int64_t chunk = 0; chunk < schedule_.chunks(); ++chunk) {
       const auto rows = schedule_.rows_of(chunk);
       bring_grad(part, rows, grad);
@@ -744,13 +657,12 @@ inline Planes planes_of(const Convolution& conv) {
   return {conv.element, conv.samples, conv.groups * conv.in_channels, size, conv.channels_last};
 }
 
-// The statistics of `channels` planes from one on, of a sample.
+// The statistics of `count` planes from `first` on.
 template <class T>
-void statistics_of(const DynamicConv2d& call, int64_t sample, int64_t channel, int64_t channels) {
+void statistics_of(const DynamicConv2d& call, int64_t first, int64_t count) {
   Planes planes = planes_of(call.shape);
-  const int64_t first = sample * planes.channels + channel;
   planes.samples = 1;
-  planes.channels = channels;
+  planes.channels = count;
   instance_stats(
       {planes, call.rule, static_cast<const T*>(call.input) + first * planes.size,
        static_cast<Wide<T>*>(call.mean) + first, static_cast<Wide<T>*>(call.rstd) + first},
@@ -782,14 +694,18 @@ void dynamic_conv2d(const DynamicConv2d& call, const Threads& threads) {
     using T = decltype(element);
     using W = Wide<T>;
     const Normalization<W> norm{static_cast<const W*>(call.mean), static_cast<const W*>(call.rstd)};
-    const Convolver<T> convolver(
-        call.shape, Direction::forward, call.input, call.weight, call.bias, call.output, norm, threads);
-    // A task that has its planes to itself takes their statistics first, and finds them in cache when it convolves.
-    const bool together = convolver.owns_planes();
-    if (call.mean && !together) instance_stats({planes_of(call.shape), call.rule, call.input, call.mean, call.rstd}, threads);
-    convolver.run([&](int64_t sample, int64_t channel, int64_t channels) {
-      if (call.mean && together) statistics_of<T>(call, sample, channel, channels);
-    });
+    const auto go = [&](const auto& convolver) {
+      // A task that has its planes to itself takes their statistics first, and finds them in cache when it convolves.
+      const bool together = call.mean && convolver.owns_planes();
+      if (call.mean && !together) instance_stats({planes_of(call.shape), call.rule, call.input, call.mean, call.rstd}, threads);
+      convolver.run([&](int64_t plane, int64_t count) {
+        if (together) statistics_of<T>(call, plane, count);
+      });
+    };
+    if (Nine<T>::fits(call.shape))
+      go(Nine<T>(call.shape, Direction::forward, call.input, call.weight, call.bias, call.output, norm, threads));
+    else
+      go(Convolver<T>(call.shape, Direction::forward, call.input, call.weight, call.bias, call.output, norm, threads));
   });
 }
 
@@ -802,9 +718,11 @@ void dynamic_conv2d_backward(const DynamicConv2dBackward& call, const Threads& t
       FilterGradient<T>(call, norm, threads).run();
     }
     if (!call.grad_input) return;
-    const Convolver<T> transpose(
-        call.shape, Direction::backward, call.grad, call.weight, {}, call.grad_input, {}, threads);
-    transpose.run([](int64_t, int64_t, int64_t) {});
+    const auto nothing = [](int64_t, int64_t) {};
+    if (Nine<T>::fits(call.shape))
+      Nine<T>(call.shape, Direction::backward, call.grad, call.weight, {}, call.grad_input, {}, threads).run(nothing);
+    else
+      Convolver<T>(call.shape, Direction::backward, call.grad, call.weight, {}, call.grad_input, {}, threads).run(nothing);
     if (call.mean) through_normalization<W>(call, threads);
   });
 }

@@ -42,6 +42,12 @@ inline __attribute__((always_inline)) void transpose(Vector<W> (&square)[lanes<W
   exchange_quarters<1, W>(square);
 }
 
+template <class T>
+inline Wide<T> widened(const T* p) {
+  if constexpr (sizeof(T) == sizeof(Wide<T>)) return *p;
+  else return load(p, 1)[0];
+}
+
 // -- A map, row by row ------------------------------------------------------------------------------------------------
 
 // The channels of one sample, and how their rows lie. Channels are numbered from the first one of a block.
@@ -105,32 +111,25 @@ class RowShape {
     return phases_ == 1 ? start_ + padded : padded % phases_ * segment_ + padded / phases_;
   }
 
-  // Brings one row.
+  // Brings one row to where there were zeros, or another one; meanwhile the row `ahead` of it comes nearer, which will be next.
   template <class T>
-  void fill(W* row, const T* source, const Normalization<W>& norm) const {
-    clear(row);
+  void fill(W* row, const T* source, int64_t ahead, const Normalization<W>& norm) const {
     if (phases_ == 1) {
-      copy(row + first(), source, length_, norm);
+      copy(row + first(), source, length_, ahead, norm);
     } else {
       W line[max_line];
       for (int64_t start = 0; start < length_; start += max_line) {
         const int64_t count = smaller(max_line, length_ - start);
-        copy(line, source + start, count, norm);
+        copy(line, source + start, count, ahead, norm);
         for (int64_t i = 0; i < count; ++i) row[position(before_ + start + i)] = line[i];
       }
     }
     finish(row);
   }
 
-  // Zeros behind the row, in whole vectors, before it is brought.
-  void clear(W* row) const {
-    for (int64_t i = phases_ == 1 ? (first() + length_) / lanes<W> * lanes<W> : 0; i < pitch_; i += lanes<W>)
-      store(row + i, Vector<W>{});
-  }
-
   // What lies beyond the border, once the row itself is there.
   void finish(W* row) const {
-    for (int64_t i = 0; i < margins_; ++i) row[margin_.get()[i].at] = margin_.get()[i].from < 0 ? W(0) : row[margin_.get()[i].from];
+    for (const Margin* m = margin_.get(); m != margin_.get() + margins_; ++m) row[m->at] = row[m->from];
   }
 
   bool contiguous() const { return phases_ == 1; }
@@ -144,7 +143,7 @@ class RowShape {
   static int64_t reach(const Convolution& conv) { return (conv.kernel[2] - 1) * conv.dilation[2]; }
   static int64_t seen(const Convolution& conv) { return (conv.output[2] - 1) * conv.stride[2] + reach(conv) + 1; }
 
-  // A position beyond the border, and the one that it is read at; negative for none.
+  // A position beyond the border, and the one that it is read at.
   struct Margin {
     int32_t at, from;
   };
@@ -152,22 +151,27 @@ class RowShape {
   void find_margins() {
     const auto add = [&](int64_t padded) {
       const int64_t i = inside(padded - before_, length_, border_);
-      const int64_t from = i < 0 ? -1 : position(before_ + i);
-      margin_.get()[margins_++] = {static_cast<int32_t>(position(padded)), static_cast<int32_t>(from)};
+      if (i < 0) return;
+      margin_.get()[margins_++] = {static_cast<int32_t>(position(padded)), static_cast<int32_t>(position(before_ + i))};
     };
     for (int64_t q = 0; q < smaller(before_, padded_); ++q) add(q);
     for (int64_t q = before_ + length_; q < padded_; ++q) add(q);
   }
 
   template <class T>
-  static void copy(W* to, const T* from, int64_t count, const Normalization<W>& norm) {
+  static void copy(W* to, const T* from, int64_t count, int64_t ahead, const Normalization<W>& norm) {
     if (!norm.center) {
-      for_each_vector<W>(0, count, [&](int64_t i, auto part) { store(to + i, load(from + i, part), part); });
+      for_each_vector<W>(0, count, [&](int64_t i, auto part) {
+        prefetch(from + ahead + i);
+        store(to + i, load(from + i, part), part);
+      });
       return;
     }
     const Vector<W> center = broadcast(*norm.center), scale = broadcast(*norm.scale);
-    for_each_vector<W>(
-        0, count, [&](int64_t i, auto part) { store(to + i, (load(from + i, part) - center) * scale, part); });
+    for_each_vector<W>(0, count, [&](int64_t i, auto part) {
+      prefetch(from + ahead + i);
+      store(to + i, (load(from + i, part) - center) * scale, part);
+    });
   }
 
   int64_t length_, stride_, phases_;
@@ -176,28 +180,27 @@ class RowShape {
   Buffer<Margin> margin_;
 };
 
-// Rows of several channels, in slots: the channels of a row lie side by side, in the order in which they are read.
+// Rows of several channels, in slots: the channels of a row lie side by side, in the order in which they are read. A slot
+// to which nothing is brought holds zeros.
 template <class W>
 class RowCache {
  public:
   RowCache(const RowShape<W>& shape, int64_t channels, int64_t slots)
-      : shape_(shape), channels_(channels), rows_(slots * slot_stride()) {}
+      : shape_(shape), channels_(channels), rows_(slots * slot_stride()) {
+    // What no row covers stays zero.
+    for (int64_t i = 0; i < slots * slot_stride(); i += lanes<W>) store(rows_.get() + i, Vector<W>{});
+  }
 
   int64_t slot_stride() const { return channels_ * shape_.pitch(); }
   const W* channel(int64_t channel) const { return rows_.get() + channel * shape_.pitch(); }
 
-  void clear(int64_t slot) {
-    W* rows = rows_.get() + slot * slot_stride();
-    for (int64_t i = 0; i < slot_stride(); i += lanes<W>) store(rows + i, Vector<W>{});
-  }
-
   template <class T>
-  void bring(const Plane<const T>& plane, int64_t channels, const Schedule::Load& load_, const Normalization<W>& norm) {
+  __attribute__((flatten)) void bring(const Plane<const T>& plane, int64_t channels, const Schedule::Load& load_, const Normalization<W>& norm) {
     W* rows = rows_.get() + load_.slot * slot_stride();
     if (plane.channels_last)
       transpose_rows(plane.at(0, load_.source), plane.channels, channels, rows, norm);
     else
-      for (int64_t c = 0; c < channels; ++c) shape_.fill(rows + c * shape_.pitch(), plane.at(c, load_.source), norm + c);
+      for (int64_t c = 0; c < channels; ++c) shape_.fill(rows + c * shape_.pitch(), plane.at(c, load_.source), channels * plane.rows * plane.length, norm + c);
   }
 
  private:
@@ -207,8 +210,6 @@ class RowCache {
     Buffer<W> lines(shape_.contiguous() ? 0 : channels * length);
     const int64_t line_stride = shape_.contiguous() ? shape_.pitch() : length;
     W* const line = shape_.contiguous() ? rows + shape_.first() : lines.get();
-    if (shape_.contiguous())
-      for (int64_t c = 0; c < channels; ++c) shape_.clear(rows + c * shape_.pitch());
     for_each_square<W>(shape_.length(), channels, [&](int64_t c, int width, int64_t x, int count) {
       Vector<W> square[lanes<W>] = {};
       const Vector<W> center = norm.center ? load(norm.center + c, width) : Vector<W>{};
@@ -223,7 +224,7 @@ class RowCache {
     });
     for (int64_t c = 0; c < channels; ++c) {
       if (shape_.contiguous()) shape_.finish(rows + c * shape_.pitch());
-      else shape_.fill(rows + c * shape_.pitch(), line + c * line_stride, Normalization<W>{});
+      else shape_.fill(rows + c * shape_.pitch(), line + c * line_stride, 0, Normalization<W>{});
     }
   }
 

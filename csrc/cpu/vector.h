@@ -181,6 +181,19 @@ inline Halves rounded(Floats v, Half) {
 inline void store(BFloat16* p, Floats v) { write(p, rounded(v, BFloat16{})); }
 inline void store(Half* p, Floats v) { write(p, rounded(v, Half{})); }
 
+// A vector that is used several times, kept in a register: compilers would rather read it from memory at each use.
+template <class V>
+inline __attribute__((always_inline)) V in_register(V v) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(v));
+#elif defined(__x86_64__)
+  asm("" : "+x"(v));
+#elif defined(__aarch64__)
+  asm("" : "+w"(v));
+#endif
+  return v;
+}
+
 // Stores that go to memory without fetching the line that they overwrite, nor keeping it: for outputs that no cache would
 // hold. `p` must be aligned to the vector stored; a fence must follow before another thread reads.
 template <class T, class V>

@@ -1,0 +1,291 @@
+// A depthwise kernel of 3x3 whose result is as wide as its source: no row is brought to cache, there is nothing to keep.
+//
+// A vector's neighbours to the left and to the right are shifted together from it and the next ones, in registers, and the
+// border into them. Four rows of the result share the six of the source that they meet.
+
+#pragma once
+
+#include "rows.h"
+
+namespace fastnorm::FASTNORM_ISA {
+
+// Lanes `first`, first + 1, ... of two vectors side by side.
+template <int first, class W>
+inline __attribute__((always_inline)) Vector<W> shifted(Vector<W> a, Vector<W> b) {
+#if defined(__clang__)
+  Vector<W> result;
+  for (int i = 0; i < lanes<W>; ++i) result[i] = first + i < lanes<W> ? a[first + i] : b[first + i - lanes<W>];
+  return result;
+#else
+  Mask<W> index;
+  for (int i = 0; i < lanes<W>; ++i) index[i] = first + i;
+  return __builtin_shuffle(a, b, index);
+#endif
+}
+
+template <class T>
+class Nine {
+ public:
+  using W = Wide<T>;
+  static constexpr int rows = 4, side = 3;
+
+  static bool fits(const Convolution& conv) {
+    const auto same = [&](int dim) { return conv.stride[dim] == 1 && conv.dilation[dim] == 1; };
+    return !conv.channels_last && conv.in_channels == 1 && conv.out_channels == 1 && conv.kernel[0] == 1 &&
+        conv.kernel[1] == side && conv.kernel[2] == side && same(0) && same(1) && same(2) && conv.padding[0] == 0 &&
+        conv.output[0] == conv.input[0] && conv.padding[2] == 1 && conv.output[2] == conv.input[2];
+  }
+
+  Nine(
+      const Convolution& conv, Direction direction, const void* source, const Filters& filters, const Parameter& bias,
+      void* result, const Normalization<W>& norm, const Threads& threads)
+      : conv_(conv),
+        forward_(direction == Direction::forward),
+        folds_(!forward_ && conv.border != Border::zeros),
+        threads_(threads),
+        source_(static_cast<const T*>(source)),
+        filters_(filters),
+        bias_(bias),
+        result_(static_cast<T*>(result)),
+        norm_(norm),
+        planes_(conv.samples * conv.groups),
+        length_(conv.input[2]),
+        source_height_(forward_ ? conv.input[1] : conv.output[1]),
+        left_(forward_ ? inside(-1, length_, conv.border) : -1),
+        right_(forward_ ? inside(length_, length_, conv.border) : -1),
+        height_(conv, 1, direction),
+        regular_(height_.results()),
+        past_caches_(planes_ * conv.input[0] * height_.results() * length_ * int64_t(sizeof(T)) >= streamed_bytes) {
+    find_regular();
+  }
+
+  // Whether a task has the whole of a plane.
+  bool owns_planes() const { return segments() == 1; }
+
+  // before(plane, count): of the source's planes that a task is about to read.
+  template <class Before>
+  void run(const Before& before) const {
+    const int64_t parts = segments(), blocks = ceil_div(height_.results(), rows);
+    parallel_parts(threads_, planes_ * parts, height_.results() * conv_.input[0] * length_ / parts, [&](int64_t first, int64_t last) {
+      for (int64_t task = first; task < last; ++task) {
+        const int64_t plane = task / parts, part = task % parts;
+        before(plane, 1);
+        convolve(plane, part * blocks / parts * rows, smaller(height_.results(), (part + 1) * blocks / parts * rows));
+      }
+      fence();
+    });
+  }
+
+ private:
+  // A row of the source, and the normalised elements beyond its ends; or zeros.
+  struct Row {
+    const T* data;
+    W left, right;
+  };
+
+  // A plane's part of the work.
+  struct Plane {
+    const T* source;
+    T* result;
+    W bias;
+    Vector<W> center, scale;
+    Vector<W> weights[side * side];  // from left to right and top to bottom, as the source lies
+
+    Vector<W> norm(Vector<W> x) const { return (x - center) * scale; }
+  };
+
+  // What a row of the gradient has beyond its ends, and where that belongs.
+  struct Fold {
+    W left, right;
+  };
+
+  int64_t segments() const {
+    const int64_t threads = threads_.count;
+    if (threads == 1 || planes_ == 0 || planes_ % threads == 0 || planes_ >= 4 * threads) return 1;
+    return larger(1, smaller(ceil_div(4 * threads, planes_), ceil_div(height_.results(), rows)));
+  }
+
+  // From which rows on the next ones each meet the source a row further down.
+  void find_regular() {
+    int64_t following = 0;
+    for (int64_t y = height_.results() - 1; y >= 0; --y) {
+      const Reach::Meeting* own = height_.begin(y);
+      bool whole = height_.end(y) - own == side;
+      for (int i = 0; whole && i < side; ++i) whole = own[i].tap == (forward_ ? i : side - 1 - i);
+      bool goes_on = whole && following > 0;
+      for (int i = 1; goes_on && i < side; ++i) goes_on = own[i].source == height_.begin(y + 1)[i - 1].source;
+      following = goes_on ? following + 1 : whole ? 1 : 0;
+      regular_.get()[y] = following >= rows;
+    }
+  }
+
+  void convolve(int64_t index, int64_t first, int64_t last) const {
+    const int64_t source_size = source_height_ * length_, result_size = height_.results() * length_;
+    Plane plane;
+    plane.bias = bias_of(index);
+    plane.center = broadcast(norm_.center ? norm_.center[index] : W(0));
+    plane.scale = broadcast(norm_.scale ? norm_.scale[index] : W(1));
+    const T* weights = static_cast<const T*>(filters_.data) + index / conv_.groups * filters_.sample_stride +
+        index % conv_.groups * (side * side);
+    for (int t = 0; t < side * side; ++t)
+      plane.weights[t] = broadcast(widened(weights + (forward_ ? t : side * side - 1 - t)));
+    for (int64_t z = index * conv_.input[0]; z < (index + 1) * conv_.input[0]; ++z) {
+      plane.source = source_ + z * source_size;
+      plane.result = result_ + z * result_size;
+      for (int64_t y = first; y < last;) {
+        const bool regular = y + rows <= last && regular_.get()[y];
+        if (regular) convolve_rows(plane, y);
+        else convolve_row(plane, y);
+        y += regular ? rows : 1;
+      }
+    }
+  }
+
+  W bias_of(int64_t index) const {
+    Planes planes = {};
+    planes.channels = conv_.groups;
+    return static_cast<W>(read(bias_, planes, index, 0));
+  }
+
+  Row row_of(const Plane& plane, int64_t source) const {
+    if (source < 0) return {nullptr, 0, 0};
+    const T* data = plane.source + source * length_;
+    if (left_ < 0) return {data, 0, 0};
+    return {data, at(plane, data, left_), at(plane, data, right_)};
+  }
+
+  W at(const Plane& plane, const T* row, int64_t position) const {
+    const W x = widened(row + position);
+    return norm_.center ? (x - plane.center[0]) * plane.scale[0] : x;
+  }
+
+  // The vectors around those from `v` on: one before, `vectors`, and one behind.
+  template <int vectors>
+  inline __attribute__((always_inline)) void read_near(
+      const Plane& plane, const Row& row, int64_t v, Vector<W> (&near)[vectors + 2]) const {
+    unrolled<vectors + 2>([&](int i) { near[i] = Vector<W>{}; });
+    if (!row.data) return;
+    const T* p = row.data + v * lanes<W>;
+    const int64_t left_over = length_ - v * lanes<W>;
+    if (left_over > (vectors + 1) * lanes<W>) {
+      if (v > 0) near[0] = load(p - lanes<W>);
+      unrolled<vectors + 1>([&](int i) { near[i + 1] = load(p + i * lanes<W>); });
+      if (norm_.center) unrolled<vectors + 2>([&](int i) { near[i] = plane.norm(near[i]); });
+    } else {
+      if (v > 0) near[0] = load(p - lanes<W>);
+      unrolled<vectors + 1>([&](int i) {
+        const int64_t count = left_over - i * lanes<W>;
+        if (count >= lanes<W>) near[i + 1] = load(p + i * lanes<W>);
+        else if (count > 0) near[i + 1] = load(p + i * lanes<W>, static_cast<int>(count));
+      });
+      if (norm_.center) unrolled<vectors + 2>([&](int i) { near[i] = plane.norm(near[i]); });
+      // The element behind the last.
+      unrolled<vectors + 1>([&](int i) {
+        const int64_t lane = left_over - i * lanes<W>;
+        if (lane == 0) near[i + 1] = broadcast(row.right);
+        else if (lane > 0 && lane < lanes<W>) near[i + 1][lane] = row.right;
+      });
+    }
+    if (v == 0) near[0] = broadcast(row.left);
+  }
+
+  // Four rows of the result.
+  __attribute__((flatten)) void convolve_rows(const Plane& plane, int64_t y) const {
+    Row sources[rows + side - 1];
+    for (int j = 0; j < rows + side - 1; ++j)
+      sources[j] = row_of(plane, height_.begin(y + (j < rows ? j : rows - 1))[j < rows ? 0 : j - rows + 1].source);
+    Fold folds[rows] = {};
+    if (folds_)
+      for (int r = 0; r < rows; ++r) folds[r] = fold_of(plane, y + r);
+    T* out = plane.result + y * length_;
+    int64_t v = 0;
+    for (; (v + 1) * lanes<W> < length_; v += 2) convolve_tile<2>(plane, sources, v, folds, out);
+    if (v * lanes<W> < length_) convolve_tile<1>(plane, sources, v, folds, out);
+  }
+
+  template <int vectors>
+  inline __attribute__((always_inline)) void convolve_tile(
+      const Plane& plane, const Row (&sources)[rows + side - 1], int64_t v, const Fold* folds, T* out) const {
+    Vector<W> tile[rows][vectors];
+    unrolled<rows>([&](int r) { unrolled<vectors>([&](int i) { tile[r][i] = broadcast(plane.bias); }); });
+    unrolled<rows + side - 1>([&](int j) {
+      Vector<W> near[vectors + 2];
+      read_near<vectors>(plane, sources[j], v, near);
+      unrolled<vectors>([&](int i) {
+        const Vector<W> left = in_register(shifted<lanes<W> - 1, W>(near[i], near[i + 1]));
+        const Vector<W> right = in_register(shifted<1, W>(near[i + 1], near[i + 2]));
+        unrolled<rows>([&](int r) {
+          if (j >= r && j < r + side) add(tile[r][i], left, near[i + 1], right, plane.weights + (j - r) * side);
+        });
+      });
+    });
+    unrolled<rows>([&](int r) {
+      unrolled<vectors>([&](int i) { write(tile[r][i], v + i, folds[r], out + r * length_); });
+    });
+  }
+
+  // A row by itself, which meets rows in any order.
+  __attribute__((flatten)) void convolve_row(const Plane& plane, int64_t y) const {
+    const Fold fold = folds_ ? fold_of(plane, y) : Fold{};
+    for (int64_t v = 0; v * lanes<W> < length_; ++v) {
+      Vector<W> sum = broadcast(plane.bias);
+      for (const auto* met = height_.begin(y); met != height_.end(y); ++met) {
+        Vector<W> near[3];
+        read_near<1>(plane, row_of(plane, met->source), v, near);
+        const int top = forward_ ? met->tap : side - 1 - met->tap;
+        add(sum, shifted<lanes<W> - 1, W>(near[0], near[1]), near[1], shifted<1, W>(near[1], near[2]),
+            plane.weights + top * side);
+      }
+      write(sum, v, fold, plane.result + y * length_);
+    }
+  }
+
+  static inline __attribute__((always_inline)) void add(
+      Vector<W>& sum, Vector<W> left, Vector<W> here, Vector<W> right, const Vector<W>* weights) {
+    sum += left * weights[0];
+    sum += here * weights[1];
+    sum += right * weights[2];
+  }
+
+  Fold fold_of(const Plane& plane, int64_t y) const {
+    Fold fold = {0, 0};
+    for (const auto* met = height_.begin(y); met != height_.end(y); ++met) {
+      const T* row = plane.source + met->source * length_;
+      const Vector<W>* weights = plane.weights + (side - 1 - met->tap) * side;
+      fold.left += widened(row) * weights[2][0];
+      fold.right += widened(row + length_ - 1) * weights[0][0];
+    }
+    return fold;
+  }
+
+  inline __attribute__((always_inline)) void write(Vector<W> sum, int64_t v, const Fold& fold, T* row) const {
+    const int64_t first = v * lanes<W>, left_over = length_ - first;
+    if (folds_) {
+      const auto take = [&](int64_t lane, W value) {
+        if (lane >= 0 && lane < lanes<W>) sum[lane] += value;
+      };
+      take(inside(-1, length_, conv_.border) - first, fold.left);
+      take(inside(length_, length_, conv_.border) - first, fold.right);
+    }
+    T* out = row + first;
+    if (left_over < lanes<W>) store(out, sum, static_cast<int>(left_over));
+    else if (past_caches_ && is_aligned(out)) stream(out, sum);
+    else store(out, sum);
+  }
+
+  const Convolution& conv_;
+  const bool forward_, folds_;
+  const Threads& threads_;
+  const T* source_;
+  const Filters filters_;
+  const Parameter bias_;
+  T* result_;
+  const Normalization<W> norm_;
+  const int64_t planes_, length_, source_height_;
+  const int64_t left_, right_;  // what lies beyond the ends of a row; negative for zeros
+  const Reach height_;
+  Buffer<bool> regular_;
+  const bool past_caches_;
+};
+
+}  // namespace fastnorm::FASTNORM_ISA
