@@ -27,8 +27,10 @@ namespace {
 constexpr int64_t few_rows_bytes = 24 << 10, many_rows_bytes = 384 << 10;
 // Pairs of channels that are many.
 constexpr int64_t many_pairs = 256;
-// Input and output channels that a task works on at a time; and for the gradient of filters.
-constexpr int64_t in_limit = 32, out_limit = 64, gradient_in_limit = 16, gradient_out_limit = 32;
+// Products that are summed in one piece, and channels of input and output that a task works on at a time.
+constexpr int64_t piece = 144, in_limit = 64, out_limit = 64;
+// For the gradient of filters.
+constexpr int64_t gradient_in_limit = 16, gradient_out_limit = 32;
 // Channels of a block in channels_last, whose lines are then read whole.
 constexpr int64_t channels_of_lines = 32;
 // Tasks for each thread, where planes are few.
@@ -52,7 +54,8 @@ struct Taps {
 template <int channels>
 constexpr int tile_vectors = registers * 3 / 4 / channels < 4 ? registers * 3 / 4 / channels : 4;
 
-// Where a tile begins, and where it goes: rows of sums, `stride` apart, to which further channels are still to be added.
+// Where a tile begins, and where it goes: rows of sums, `stride` apart, each a sum of parts. A long sum in one piece would
+// be less exact: 5.6e-6 instead of 0.8e-6 for 512 channels of 3x3.
 template <class W>
 struct Partial {
   W* sums;
@@ -60,10 +63,11 @@ struct Partial {
   bool from_zero;
 
   Partial at(int64_t vector) const { return {sums + vector * lanes<W>, stride, from_zero}; }
-  Vector<W> begin(int channel, int vector) const {
-    return from_zero ? Vector<W>{} : load(sums + channel * stride + vector * lanes<W>);
+  Vector<W> begin(int, int) const { return Vector<W>{}; }
+  void end(int channel, int vector, Vector<W> sum) const {
+    W* p = sums + channel * stride + vector * lanes<W>;
+    store(p, from_zero ? sum : load(p) + sum);
   }
-  void end(int channel, int vector, Vector<W> sum) const { store(sums + channel * stride + vector * lanes<W>, sum); }
 };
 
 // Or rows of the result in NCHW, planes `stride` apart, of which `length` elements are left; begun with a bias each.
@@ -186,7 +190,7 @@ class Convolver {
         norm_(norm),
         block_(
             conv, forward_ ? conv.in_channels : conv.out_channels, forward_ ? conv.out_channels : conv.in_channels,
-            in_limit, out_limit),
+            larger(1, smaller(in_limit, piece / kernel_size(conv))), out_limit),
         shape_(conv, direction),
         phases_(forward_ ? 1 : conv.stride[2]),
         phase_pitch_(shape_.vectors() * lanes<W>),
@@ -660,13 +664,12 @@ inline Planes planes_of(const Convolution& conv) {
 // The statistics of `count` planes from `first` on.
 template <class T>
 void statistics_of(const DynamicConv2d& call, int64_t first, int64_t count) {
-  Planes planes = planes_of(call.shape);
-  planes.samples = 1;
-  planes.channels = count;
-  instance_stats(
-      {planes, call.rule, static_cast<const T*>(call.input) + first * planes.size,
-       static_cast<Wide<T>*>(call.mean) + first, static_cast<Wide<T>*>(call.rstd) + first},
-      {1, nullptr});
+  const int64_t size = planes_of(call.shape).size;
+  for (int64_t plane = first; plane < first + count; ++plane) {
+    const Sums<double> moments = moments_of(static_cast<const T*>(call.input) + plane * size, size);
+    static_cast<Wide<T>*>(call.mean)[plane] = static_cast<Wide<T>>(moments.first);
+    static_cast<Wide<T>*>(call.rstd)[plane] = static_cast<Wide<T>>(rstd_of(moments, call.rule, size));
+  }
 }
 
 // From the gradient by what was normalised, in grad_input, to that by the input.

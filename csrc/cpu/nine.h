@@ -28,6 +28,8 @@ class Nine {
  public:
   using W = Wide<T>;
   static constexpr int rows = 4, side = 3;
+  // Of planes up to here the next one is asked for meanwhile: the processor's own look-ahead ends with each page.
+  static constexpr int64_t page_limit = 32 << 10;
 
   static bool fits(const Convolution& conv) {
     const auto same = [&](int dim) { return conv.stride[dim] == 1 && conv.dilation[dim] == 1; };
@@ -51,6 +53,7 @@ class Nine {
         planes_(conv.samples * conv.groups),
         length_(conv.input[2]),
         source_height_(forward_ ? conv.input[1] : conv.output[1]),
+        ahead_(source_height_ * length_ * int64_t(sizeof(T)) <= page_limit ? conv.input[0] * source_height_ * length_ : 0),
         left_(forward_ ? inside(-1, length_, conv.border) : -1),
         right_(forward_ ? inside(length_, length_, conv.border) : -1),
         height_(conv, 1, direction),
@@ -167,6 +170,7 @@ class Nine {
     if (!row.data) return;
     const T* p = row.data + v * lanes<W>;
     const int64_t left_over = length_ - v * lanes<W>;
+    unrolled<vectors>([&](int i) { prefetch(p + ahead_ + i * lanes<W>); });
     if (left_over > (vectors + 1) * lanes<W>) {
       if (v > 0) near[0] = load(p - lanes<W>);
       unrolled<vectors + 1>([&](int i) { near[i + 1] = load(p + i * lanes<W>); });
@@ -282,6 +286,7 @@ class Nine {
   T* result_;
   const Normalization<W> norm_;
   const int64_t planes_, length_, source_height_;
+  const int64_t ahead_;  // what is asked for while a plane is read
   const int64_t left_, right_;  // what lies beyond the ends of a row; negative for zeros
   const Reach height_;
   Buffer<bool> regular_;

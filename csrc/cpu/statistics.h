@@ -6,8 +6,21 @@
 
 #include "kernels.h"
 #include "reductions.h"
+#include "sweep.h"
 
 namespace fastnorm::FASTNORM_ISA {
+
+// The moments of one plane in NCHW, in the chunks, and so to the bit, in which a sweep takes them.
+template <class T>
+inline Sums<double> moments_of(const T* plane, int64_t size) {
+  const Moments<T> moments{plane};
+  Sums<double> sums;
+  for (int64_t first = 0; first < size; first += chunk_size) {
+    const int64_t count = smaller(chunk_size, size - first);
+    sums = Moments<T>::merge(sums, first, moments.span(first, count, Coefficients<Wide<T>>{}), count);
+  }
+  return sums;
+}
 
 inline double rstd_of(const Sums<double>& moments, const VarianceRule& rule, int64_t size) {
   const double var = moments.second / static_cast<double>(size - rule.correction);
