@@ -53,7 +53,7 @@ def average_pool(map: Tensor, size: tuple) -> Tensor:
     """torch.nn.functional.adaptive_avg_pool2d, whose gradient is not deterministic on a GPU, and which exports to ONNX
     only for maps of a fixed size."""
     rows, columns = (_averages(length, cells, map) for length, cells in zip(map.shape[2:], size))
-    return ((map @ columns).mT @ rows).mT
+    return ((map @ columns).transpose(2, 3) @ rows).transpose(2, 3)
 
 
 def _averages(length, cells, map):
