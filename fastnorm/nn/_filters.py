@@ -21,7 +21,7 @@ def per_sample(name: str, argument: str, tensor: Tensor, shape: tuple, input: Te
     """(N, *shape) for the N samples of `input`; of one for all, a view."""
     check_tensor(name, argument, tensor)
     n = input.shape[0]
-    if tensor.shape[1:] != shape or tensor.shape[0] not in (1, n):
+    if tuple(tensor.shape[1:]) != tuple(shape) or tensor.shape[0] != 1 and tensor.shape[0] != n:
         expected = ", ".join(map(str, shape))
         raise ValueError(f"{name}: {argument}: expected shape ({n} or 1, {expected}), got {tuple(tensor.shape)}")
     return tensor.expand(n, *shape)

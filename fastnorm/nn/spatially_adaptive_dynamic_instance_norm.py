@@ -48,13 +48,12 @@ class SpatiallyAdaptiveDynamicInstanceNorm(DynamicInstanceNorm):
         check_tensor(name, "mask", mask, _INDICES | _WEIGHTS, "int64 or int32 indices, or weights in floating point or bool")
         check_same_device(name, "mask", mask, content)
         by_index = mask.dtype in _INDICES
-        inner = () if by_index else (styles,)
-        expected = [inner] if unbatched else [(n, *inner), (1, *inner)]
-        if tuple(mask.shape[:-2]) not in expected or 0 in mask.shape[-2:]:
-            batch = "" if unbatched else f"{n} or 1, "
-            shape = f"({batch}{'' if by_index else f'{styles}, '}h, w)"
+        batch, inner = () if unbatched else (n,), () if by_index else (styles,)
+        shape = tuple(mask.shape)
+        if shape[:-2] != (*batch, *inner) and (unbatched or shape[:-2] != (1, *inner)) or 0 in shape[-2:]:
             kind = "indices" if by_index else "weights"
-            raise ValueError(f"{name}: mask: expected {kind} {shape}, got shape {tuple(mask.shape)}")
+            sizes = ", ".join([*(f"{n} or 1" for n in batch), *map(str, inner), "h", "w"])
+            raise ValueError(f"{name}: mask: expected {kind} ({sizes}), got shape {shape}")
         mask = mask.unsqueeze(0) if unbatched else mask
         if not by_index:
             return mask.to(content.dtype)
