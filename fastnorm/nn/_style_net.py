@@ -42,8 +42,8 @@ def check_style_map(module: nn.Module, style: Tensor, channels: int, size: tuple
     style, _, _ = to_batch(module, style, None, 2, channels, "style")
     check_tensor(name, "style", style)
     if style.shape[2] < size[0] or style.shape[3] < size[1]:
-        at_least = " x ".join(map(str, size))
-        raise ValueError(f"{name}: style: expected a map of at least {at_least}, got {' x '.join(map(str, style.shape[2:]))}")
+        at_least, got = (" x ".join(map(str, sizes)) for sizes in (size, style.shape[2:]))
+        raise ValueError(f"{name}: style: expected a map of at least {at_least}, got {got}")
     if style.dtype != dtype and not autocasts(style):
         raise TypeError(f"{name}: style: expected the weights' type {dtype}, got {style.dtype}")
     return style

@@ -29,13 +29,13 @@ torch.serialization.add_safe_globals([DynamicFilter])
 
 
 class DynamicInstanceNorm(nn.Module):
-    """Instance normalisation, then a convolution whose filter is made from a style (DIN, Jing et al. 2020, arXiv:1911.06953).
+    """Instance normalisation, then a convolution whose filter is made from a style.
 
         output = dynamic_conv2d((content - mean) / sqrt(var + eps), weight + weight_net(style), bias_net(style))
 
-    The nets are two convolutions, 3x3 with ReLU and 1x1, around an adaptive average pool: to the kernel's size for the
-    weight, so that a tap sees its part of the style, and to one number for the bias. `weight` is what all styles share: it
-    stands for the bias of the last convolution, which could not tell the taps apart.
+    DIN, Jing et al. 2020, arXiv:1911.06953. Each net is two convolutions, 3x3 with ReLU and 1x1, and an adaptive average
+    pool: to the kernel's size for the weight, so that a tap sees its part of the style, and to one number for the bias.
+    `weight` is what all styles share; it stands for the bias of the last convolution, which cannot tell taps apart.
 
     A fresh module is nearly instance normalisation: `weight` passes each channel on, from the tap in the middle, and what
     the nets add to it starts at a tenth of torch's usual scale.
@@ -44,8 +44,8 @@ class DynamicInstanceNorm(nn.Module):
         kernel_size: a number or two; 1 and 3 in the paper.
         style_channels: channels of the style's feature map.
         groups: of the convolution. The weight net makes C_out * C_in / groups * kH * kW numbers for a style, so the default
-            is the most groups that the channels allow, depthwise where C_out is C_in: then there are no more than a few for
-            each channel. With 1, channels mix, for C_in times the numbers.
+            is the most groups that the channels allow: depthwise where C_out is C_in, with kH * kW numbers for a channel.
+            With 1, all channels mix, for C_in times as many.
         stride, padding, dilation, padding_mode: as in `functional.dynamic_conv2d`.
         bias: whether there is a bias net.
         hidden_channels: channels between the two convolutions of a net.
@@ -104,7 +104,7 @@ class DynamicInstanceNorm(nn.Module):
         return DynamicFilter(weight, None if self.bias_net is None else self.bias_net(style).flatten(1))
 
     def forward(self, content: Tensor, style: Tensor | DynamicFilter) -> Tensor:
-        """content (N, C_in, H, W) or (C_in, H, W); style a map or what `encode` made of one, for each sample or one for all."""
+        """content (N, C_in, H, W) or (C_in, H, W); style a map or what `encode` makes of it, N or one for all."""
         content, _, unbatched = to_batch(self, content, None, 2, self.in_channels, "content")
         output = self._apply_filter(content, self._filter_for(content, style))
         return output.squeeze(0) if unbatched else output

@@ -60,8 +60,8 @@ class SpatiallyAdaptiveDynamicInstanceNorm(DynamicInstanceNorm):
         try:
             return embedding(mask, torch.eye(styles, dtype=content.dtype, device=mask.device)).movedim(3, 1)
         except IndexError:
-            bounds = mask.min().item(), mask.max().item()
-            raise IndexError(f"{name}: mask: expected indices in 0..{styles - 1}, got some in {bounds[0]}..{bounds[1]}") from None
+            least, most = mask.min().item(), mask.max().item()
+            raise IndexError(f"{name}: mask: expected indices in 0..{styles - 1}, got {least}..{most}") from None
 
     def _part(self, normalised: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor) -> Tensor:
         """What one style has of the output, by its plane of the mask, (N or 1, 1, h, w)."""

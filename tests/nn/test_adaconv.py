@@ -71,7 +71,8 @@ def test_both_learn():
     module(CONTENT, predictor(STYLE)).square().sum().backward()
     assert all(parameter.grad.abs().max() > 0 for parameter in predictor.parameters())
     content, style = CONTENT[:1, :, :3, :4].clone().requires_grad_(), STYLE[:1].clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda content, style: module(content, predictor(style)), (content, style), fast_mode=True)
+    stylised = lambda content, style: module(content, predictor(style))  # noqa: E731
+    assert torch.autograd.gradcheck(stylised, (content, style), fast_mode=True)
 
 
 def test_filters_are_saved_mixed_and_serve_any_batch():
@@ -158,7 +159,8 @@ def test_what_is_no_descriptor(style, error, words):
 
 def test_groups_that_do_not_divide():
     for module, arguments in [(nn.AdaConv2d, (6, 8, 4)), (nn.KernelPredictor, (5, 6, 8, 3, 4))]:
-        with pytest.raises(ValueError, match=f"^{module.__name__}: groups: expected a divisor of the input's 6 channels, got 4$"):
+        words = f"^{module.__name__}: groups: expected a divisor of the input's 6 channels, got 4$"
+        with pytest.raises(ValueError, match=words):
             module(*arguments)
     with pytest.raises(ValueError, match="^AdaConv2d: groups: expected a divisor of the 8 output channels, got 3$"):
         nn.AdaConv2d(6, 8, 3)

@@ -70,7 +70,9 @@ def deformed(map, weight, bias, offset, stride, dilation, groups, mode):
 
 @pytest.mark.parametrize("offsets_from", ["content", "style"])
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("kernel, stride, dilation", [((3, 3), 1, (1, 1)), ((2, 5), 1, (1, 1)), ((3, 3), 2, (2, 1))], ids=str)
+@pytest.mark.parametrize(
+    "kernel, stride, dilation", [((3, 3), 1, (1, 1)), ((2, 5), 1, (1, 1)), ((3, 3), 2, (2, 1))], ids=str
+)
 def test_starts_as_the_plain_one(offsets_from, mode, kernel, stride, dilation):
     settings = dict(groups=2, stride=stride, dilation=dilation, padding_mode=mode)
     module = make(4, 6, kernel, 5, **settings, offsets_from=offsets_from)
@@ -190,22 +192,28 @@ def test_compiles_whole(dynamic):
 @pytest.mark.parametrize(
     "offsets_from, style, words",
     [
-        ("content", nn.DeformableFilter(random(1), None, random(1)), "expected a map or a DynamicFilter, got DeformableFilter"),
+        (
+            "content", nn.DeformableFilter(random(1), None, random(1)),
+            "expected a map or a DynamicFilter, got DeformableFilter",
+        ),
         ("style", nn.DynamicFilter(random(1)), "expected a map or a DeformableFilter, got DynamicFilter"),
     ],
-    ids=str,
-)
+    ids=["content", "style"],
+)  # fmt: skip
 def test_a_filter_of_another_kind(offsets_from, style, words):
     with pytest.raises(TypeError, match=f"^DeformableDynamicInstanceNorm: style: {words}$"):
         make(4, 4, 3, 5, offsets_from=offsets_from)(CONTENT, style)
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="^DeformableDynamicInstanceNorm: offsets_from: expected 'content' or 'style', got 'both'$"):
+    name = "^DeformableDynamicInstanceNorm: "
+    with pytest.raises(ValueError, match=f"{name}offsets_from: expected 'content' or 'style', got 'both'$"):
         make(4, 4, 3, 5, offsets_from="both")
     module = make(4, 4, 3, 5, offsets_from="style")
-    with pytest.raises(ValueError, match=r"^DeformableDynamicInstanceNorm: style offset: expected shape \(2 or 1, 18\), got \(1, 9\)$"):
+    with pytest.raises(ValueError, match=rf"{name}style offset: expected shape \(2 or 1, 18\), got \(1, 9\)$"):
         module(CONTENT, module.encode(STYLE)._replace(offset=random(1, 9)))
-    with pytest.raises(ValueError, match="^DeformableDynamicInstanceNorm: padding: reflect padding must be smaller"):
+    with pytest.raises(ValueError, match=f"{name}padding: reflect padding must be smaller than the input"):
         module(CONTENT[:, :, :1], STYLE)
+    with pytest.raises(TypeError, match=f"{name}style weight: expected the input's type torch.float32, got torch.float64$"):
+        module(CONTENT.float(), STYLE)
     assert repr(module).splitlines()[1].endswith("eps=1e-05, offsets_from='style'")

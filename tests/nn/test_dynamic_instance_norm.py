@@ -165,8 +165,8 @@ def test_a_filter_without_a_bias_is_moved_and_mixed():
         ([], [], ValueError, "weights: expected a number for each of one filter or more, 0, got 0"),
         ([(1, 1)], [0.5, 0.5], ValueError, "expected a number for each of one filter or more, 1, got 2"),
         ([(1, 1)], torch.ones(1, 1), ValueError, r"1, got \(1, 1\)"),
-        ([(1, 3), (1, 1)], [1, 1], ValueError, r"weight: expected filters of one shape, got \(1, 4, 1, 3, 3\), \(1, 4, 1, 1, 1\)"),
-        ([(2, 1), (3, 1)], [1, 1], ValueError, r"weight: expected filters of one shape"),
+        ([(1, 3), (1, 1)], [1, 1], ValueError, r"weight: expected filters of one shape, got \(1, 4, 1, 3, 3\), \(1, 4, 1"),
+        ([(2, 1), (3, 1)], [1, 1], ValueError, r"weight: expected filters of one shape, got \(2, 4, 1, 1, 1\), \(3, 4, 1"),
     ],
     ids=str,
 )
@@ -240,7 +240,10 @@ def test_compiles_whole(module):
         (CONTENT, STYLE.long(), TypeError, "style: expected float32, float64, bfloat16 or float16, got torch.int64"),
         (CONTENT, (STYLE, STYLE), TypeError, "style: expected a map or a DynamicFilter, got tuple"),
         (CONTENT, None, TypeError, "style: expected a map or a DynamicFilter, got NoneType"),
-        (random(3, 4, 7, 9), STYLE, ValueError, r"style weight: expected shape \(3 or 1, 6, 2, 3, 3\), got \(2, 6, 2, 3, 3\)"),
+        (
+            random(3, 4, 7, 9), STYLE, ValueError,
+            r"style weight: expected shape \(3 or 1, 6, 2, 3, 3\), got \(2, 6, 2, 3, 3\)",
+        ),
         (
             CONTENT, nn.DynamicFilter(random(2, 6, 2, 3, 3), random(6)), ValueError,
             r"style bias: expected shape \(2 or 1, 6\), got \(6,\)",

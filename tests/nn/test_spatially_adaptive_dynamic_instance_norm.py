@@ -74,7 +74,8 @@ def test_one_map_without_a_batch():
 def test_nets_content_and_mask_learn():
     module = make()
     content, weights = CONTENT[:1, :, :4, :3].clone().requires_grad_(), random(1, 2, 2, 2).requires_grad_()
-    assert torch.autograd.gradcheck(lambda *inputs: module(inputs[0], STYLES[1:], inputs[1]), (content, weights), fast_mode=True)
+    blend = lambda content, weights: module(content, STYLES[1:], weights)  # noqa: E731
+    assert torch.autograd.gradcheck(blend, (content, weights), fast_mode=True)
     module(CONTENT, STYLES, random(2, 3, 7, 9)).square().sum().backward()
     assert all(parameter.grad.abs().max() > 0 for parameter in module.parameters())
 
@@ -92,7 +93,10 @@ def test_compiles_whole():
     "styles, mask, error, words",
     [
         (STYLES[0], random(2, 1, 7, 9), TypeError, "styles: expected a list of maps or filters, got Tensor"),
-        (nn.DynamicFilter(random(1)), random(2, 1, 7, 9), TypeError, "styles: expected a list of maps or filters, got DynamicFilter"),
+        (
+            nn.DynamicFilter(random(1)), random(2, 1, 7, 9), TypeError,
+            "styles: expected a list of maps or filters, got DynamicFilter",
+        ),
         ([], random(2, 1, 7, 9), TypeError, "styles: expected a list of maps or filters, got an empty one"),
         ([None], random(2, 1, 7, 9), TypeError, "style: expected a map or a DynamicFilter, got NoneType"),
         (STYLES, None, TypeError, "mask: expected a tensor, got None"),
@@ -103,8 +107,8 @@ def test_compiles_whole():
         (STYLES, random(2, 2, 7, 9), ValueError, r"mask: expected weights \(2 or 1, 3, h, w\), got shape \(2, 2, 7, 9\)"),
         (STYLES, random(2, 3, 0, 9), ValueError, r"mask: expected weights \(2 or 1, 3, h, w\), got shape \(2, 3, 0, 9\)"),
         (STYLES, torch.zeros(3, 7, 9).long(), ValueError, r"mask: expected indices \(2 or 1, h, w\), got shape \(3, 7, 9\)"),
-        (STYLES, torch.full((2, 7, 9), 3), IndexError, "mask: expected indices in 0..2, got some in 3..3"),
-        (STYLES, torch.full((2, 7, 9), -1), IndexError, "mask: expected indices in 0..2, got some in -1..-1"),
+        (STYLES, torch.full((2, 7, 9), 3), IndexError, "mask: expected indices in 0..2, got 3..3"),
+        (STYLES, torch.full((2, 7, 9), -1), IndexError, "mask: expected indices in 0..2, got -1..-1"),
     ],
     ids=lambda value: value.split(",")[0] if isinstance(value, str) else "",
 )  # fmt: skip
