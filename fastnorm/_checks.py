@@ -187,10 +187,10 @@ def check_window(function: str, weight: Tensor, input: Tensor, stride, padding, 
     kernel = tuple(weight.shape[-len(size) :])
     if not isinstance(padding_mode, str) or padding_mode not in PADDING_MODES:
         raise ValueError(f"{function}: padding_mode: expected {_one_of(PADDING_MODES)}, got {padding_mode!r}")
-    _check_sizes(function, "stride", stride, len(size), 1)
-    _check_sizes(function, "dilation", dilation, len(size), 1)
+    check_sizes(function, "stride", stride, len(size), 1)
+    check_sizes(function, "dilation", dilation, len(size), 1)
     if not (isinstance(padding, str) and padding in ("same", "valid")):
-        _check_sizes(function, "padding", padding, len(size), 0, "'same', 'valid', ")
+        check_sizes(function, "padding", padding, len(size), 0, "'same', 'valid', ")
     dilation = per_dimension(dilation, len(size))
     around = both_sides(padding, kernel, dilation)
     most = {"reflect": -1, "circular": 0}.get(padding_mode)
@@ -210,7 +210,7 @@ def check_window(function: str, weight: Tensor, input: Tensor, stride, padding, 
             )
 
 
-def _check_sizes(function: str, name: str, value, dims: int, least: int, words: str = "") -> None:
+def check_sizes(function: str, name: str, value, dims: int, least: int, words: str = "") -> None:
     values = value if isinstance(value, (tuple, list)) else (value,)
     integers = all(isinstance(number, _INTEGERS) and not isinstance(number, bool) for number in values)
     if not integers or len(values) != (dims if isinstance(value, (tuple, list)) else 1) or any(v < least for v in values):

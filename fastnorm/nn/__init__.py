@@ -2,19 +2,35 @@
 
 import sys
 
+from .adaconv import AdaConv2d, AdaConvFilter, KernelPredictor
 from .adain import AdaIN
 from .conditional_instance_norm import ConditionalInstanceNorm2d
+from .deformable_dynamic_instance_norm import DeformableDynamicInstanceNorm, DeformableFilter
+from .dynamic_conv import DynamicConv1d, DynamicConv2d, DynamicConv3d
+from .dynamic_instance_norm import DynamicFilter, DynamicInstanceNorm
 from .instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 from .layer_instance_norm import LayerInstanceNorm2d
+from .spatially_adaptive_dynamic_instance_norm import SpatiallyAdaptiveDynamicInstanceNorm
 from .spatially_adaptive_norm import SpatiallyAdaptiveNorm2d
 
 __all__ = [
+    "AdaConv2d",
+    "AdaConvFilter",
     "AdaIN",
     "ConditionalInstanceNorm2d",
+    "DeformableDynamicInstanceNorm",
+    "DeformableFilter",
+    "DynamicConv1d",
+    "DynamicConv2d",
+    "DynamicConv3d",
+    "DynamicFilter",
+    "DynamicInstanceNorm",
     "InstanceNorm1d",
     "InstanceNorm2d",
     "InstanceNorm3d",
+    "KernelPredictor",
     "LayerInstanceNorm2d",
+    "SpatiallyAdaptiveDynamicInstanceNorm",
     "SpatiallyAdaptiveNorm2d",
 ]
 

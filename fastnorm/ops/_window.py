@@ -41,7 +41,10 @@ def border_index(size, before, after, mode, device):
     position = torch.arange(-before, size + after, device=device)
     if mode == REFLECT:
         return size - 1 - (size - 1 - position.abs()).abs()
-    return position.clamp(0, size - 1) if mode == REPLICATE else position.remainder(size)
+    if mode == REPLICATE:
+        return position.clamp(0, size - 1)
+    # position.remainder(size), which the ONNX exporter knows for a fixed size only.
+    return position - size * (position // size)
 
 
 def pad(map, padding, mode):
