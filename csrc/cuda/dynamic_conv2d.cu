@@ -7,34 +7,11 @@
 
 #include "launch.cuh"
 #include "passes.h"
+#include "tile.cuh"
 #include "walk.cuh"
-#include "window.cuh"
 
 namespace fastnorm::cuda {
 namespace {
-
-// A filter of (out channel, in channel): its taps.
-template <typename T>
-__device__ __forceinline__ const T* filter(
-    const Filters& filters, const Convolution& shape, int64_t sample, int64_t out, int64_t in) {
-  return static_cast<const T*>(filters.data) + sample * filters.sample_stride +
-      (out * shape.in_channels + in) * taps_of(shape);
-}
-
-// A channel of the input as the convolution sees it.
-template <typename T>
-struct Normed {
-  using N = Wide<T>;
-  const T* input;
-  N mean = 0, rstd = 1;
-
-  __device__ __forceinline__ Normed(const void* input, const void* means, const void* rstds, int64_t plane)
-      : input(static_cast<const T*>(input)) {
-    if (means) mean = static_cast<const N*>(means)[plane], rstd = static_cast<const N*>(rstds)[plane];
-  }
-
-  __device__ __forceinline__ N operator[](int64_t offset) const { return (widen(input[offset]) - mean) * rstd; }
-};
 
 template <typename T>
 __global__ void __maxnreg__(80) gather(DynamicConv2d args) {
@@ -91,7 +68,7 @@ constexpr int patch = 3;
 struct Dealt {
   int64_t filters, bundles, chunks, chunk;  // filters of a sample, in bundles of `lanes`; positions of a chunk
   unsigned columns, rows, patches;          // patches beside each other, above each other, and all of a filter
-  int lanes;
+  int lanes, threads;
 
   explicit Dealt(const Convolution& shape)
       : filters(shape.groups * shape.out_channels * shape.in_channels),
@@ -103,28 +80,15 @@ struct Dealt {
     const int64_t positions = output_of(shape).plane();
     // Many positions for each thread, for what it costs to merge them; few enough to fill a device.
     const int64_t wanted = ceil_div(enough_blocks, shape.samples * bundles * patches);
-    chunk = std::max<int64_t>(ceil_div(positions, wanted), 16 * block_size / lanes);
+    chunk = std::max<int64_t>(ceil_div(positions, wanted), helping * block_size / lanes);
+    threads = std::clamp<int64_t>(power_of_two(ceil_div(positions, helping)) * lanes, warp_size, block_size);
     chunks = ceil_div(positions, chunk);
   }
 
   int64_t blocks(const Convolution& shape) const { return shape.samples * bundles * patches * chunks; }
 
-  static constexpr int64_t enough_blocks = 2048;
+  static constexpr int64_t enough_blocks = 2048, helping = 16;
 };
-
-// The first of the threads that stand `lanes` apart gets the sum of all.
-template <typename N>
-__device__ __forceinline__ N sum_of_rows(N value, int lanes) {
-  __shared__ N values[block_size];
-  values[threadIdx.x] = value;
-  for (int half = block_size / 2; half >= lanes; half /= 2) {
-    __syncthreads();
-    if (threadIdx.x < half) values[threadIdx.x] += values[threadIdx.x + half];
-  }
-  value = values[threadIdx.x];
-  __syncthreads();
-  return value;
-}
 
 // A patch of the kernel, and where its rows and columns read for an output: -1 for zeros.
 struct Patch {
@@ -172,6 +136,21 @@ struct PatchSums {
         if (row >= 0 && columns[k] >= 0) of[r][k] += grad * x(start + columns[k]);
     }
   }
+
+  // The first of the threads that stand `lanes` apart gets the sums of all.
+  __device__ __forceinline__ void merge(int lanes) {
+    __shared__ PatchSums of_thread[block_size];
+    of_thread[threadIdx.x] = *this;
+    for (int half = blockDim.x / 2; half >= lanes; half /= 2) {
+      __syncthreads();
+      if (threadIdx.x >= half) continue;
+#pragma unroll
+      for (int r = 0; r < patch; ++r)
+#pragma unroll
+        for (int k = 0; k < patch; ++k)
+          of_thread[threadIdx.x].of[r][k] = of[r][k] += of_thread[threadIdx.x + half].of[r][k];
+    }
+  }
 };
 
 template <typename T>
@@ -191,19 +170,21 @@ __global__ void __maxnreg__(128) sum_taps(DynamicConv2dBackward args, Dealt deal
   const Normed<T> x(args.input, args.mean, args.rstd, sample * input.channels + in);
   PatchSums<N> sums;
   const int64_t end = idle ? 0 : min(output.plane(), (chunk + 1) * dealt.chunk);
-  for (int64_t p = chunk * dealt.chunk + row; p < end; p += block_size / dealt.lanes) {
+  for (int64_t p = chunk * dealt.chunk + row; p < end; p += blockDim.x / dealt.lanes) {
     int64_t place[3];
     output.find(p, place);
     const N grad = widen(static_cast<const T*>(args.grad)[output.offset(sample, out, p)]);
     sums.add(grad, at, place, [&](int64_t position) { return x[input.offset(sample, in, position)]; });
   }
 
+  sums.merge(dealt.lanes);
+  if (row > 0 || idle) return;
 #pragma unroll
   for (int r = 0; r < patch; ++r)
 #pragma unroll
     for (int k = 0; k < patch; ++k) {
-      const N sum = sum_of_rows(sums.of[r][k], dealt.lanes);
-      if (row > 0 || idle || !at.has(1, r) || !at.has(2, k)) continue;
+      const N sum = sums.of[r][k];
+      if (!at.has(1, r) || !at.has(2, k)) continue;
       const int64_t weight = (sample * dealt.filters + filter) * taps_of(shape) + at.tap(r, k);
       if (parts) parts[chunk * shape.samples * dealt.filters * taps_of(shape) + weight] = sum;
       else static_cast<T*>(args.grad_weight)[weight] = narrow<T>(sum);
@@ -235,12 +216,19 @@ cudaError_t visit(Element element, const Body& body) {
 inline Plan plan_for(int64_t count) { return {{}, 0, ceil_div(count, block_size), block_size, 1, 0}; }
 
 template <typename T>
+cudaError_t gradient_of_input(const DynamicConv2dBackward& args, const Queue& queue) {
+  if constexpr (sizeof(T) < 8)
+    if (reverses(args.shape) && !args.shape.channels_last) return launch_tiles<T>(tile_pass(args), queue);
+  return launch(gather_gradient<T>, plan_for(input_of(args.shape).count()), queue, args);
+}
+
+template <typename T>
 cudaError_t gradient_of_filters(const DynamicConv2dBackward& args, const Queue& queue) {
   using N = Wide<T>;
   const Dealt dealt(args.shape);
   const int64_t count = args.shape.samples * dealt.filters * taps_of(args.shape);
   N* const parts = dealt.chunks > 1 ? allocate<N>(queue, count * dealt.chunks) : nullptr;
-  const Plan plan = {{}, 0, dealt.blocks(args.shape), block_size, 1, 0};
+  const Plan plan = {{}, 0, dealt.blocks(args.shape), dealt.threads, 1, 0};
   const cudaError_t error = launch(sum_taps<T>, plan, queue, args, dealt, parts);
   if (error || !parts) return error;
   return launch(merge_chunks<T>, plan_for(count), queue, parts, dealt.chunks, count, static_cast<T*>(args.grad_weight));
@@ -280,7 +268,12 @@ cudaError_t run(const DynamicConv2d& args, const Queue& queue) {
   }
   const int64_t count = output_of(shape).count();
   if (count == 0) return cudaSuccess;
-  return visit(shape.element, [&](auto t) { return launch(gather<decltype(t)>, plan_for(count), queue, args); });
+  return visit(shape.element, [&](auto t) {
+    using T = decltype(t);
+    if constexpr (sizeof(T) < 8)
+      if (tiles_fit(shape) && !shape.channels_last) return launch_tiles<T>(tile_pass(args), queue);
+    return launch(gather<T>, plan_for(count), queue, args);
+  });
 }
 
 cudaError_t run(const DynamicConv2dBackward& args, const Queue& queue) {
@@ -288,7 +281,7 @@ cudaError_t run(const DynamicConv2dBackward& args, const Queue& queue) {
     using T = decltype(t);
     cudaError_t error = cudaSuccess;
     if (args.grad_input) {
-      error = launch(gather_gradient<T>, plan_for(input_of(args.shape).count()), queue, args);
+      error = gradient_of_input<T>(args, queue);
       if (!error && args.mean) error = gradient_through_norm(args, queue);
     }
     if (!error && args.grad_weight) error = gradient_of_filters<T>(args, queue);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels.h"
+#include "vector.cuh"
 
 namespace fastnorm::cuda {
 
@@ -135,5 +136,28 @@ __device__ __forceinline__ void each_reader(
       }
   }
 }
+
+// A filter of (out channel, in channel): its taps.
+template <typename T>
+__device__ __forceinline__ const T* filter(
+    const Filters& filters, const Convolution& shape, int64_t sample, int64_t out, int64_t in) {
+  return static_cast<const T*>(filters.data) + sample * filters.sample_stride +
+      (out * shape.in_channels + in) * taps_of(shape);
+}
+
+// A channel of the input as the convolution sees it.
+template <typename T>
+struct Normed {
+  using N = Wide<T>;
+  const T* input;
+  N mean = 0, rstd = 1;
+
+  __device__ __forceinline__ Normed(const void* input, const void* means, const void* rstds, int64_t plane)
+      : input(static_cast<const T*>(input)) {
+    if (means) mean = static_cast<const N*>(means)[plane], rstd = static_cast<const N*>(rstds)[plane];
+  }
+
+  __device__ __forceinline__ N operator[](int64_t offset) const { return (widen(input[offset]) - mean) * rstd; }
+};
 
 }  // namespace fastnorm::cuda
