@@ -7,7 +7,8 @@
 
 #include "launch.cuh"
 #include "passes.h"
-#include "tile.cuh"
+#include "tile_pixels.cuh"
+#include "tile_planes.cuh"
 #include "walk.cuh"
 
 namespace fastnorm::cuda {
@@ -215,10 +216,23 @@ cudaError_t visit(Element element, const Body& body) {
 // A thread for each of `count` numbers.
 inline Plan plan_for(int64_t count) { return {{}, 0, ceil_div(count, block_size), block_size, 1, 0}; }
 
+template <typename T, int K, bool folds>
+cudaError_t launch_tiles(const TilePass& pass, const Queue& queue) {
+  if (pass.channels_last) return launch_pixels<T, K, folds>(pass, queue);
+  return launch_planes<T, K, folds>(pass, queue);
+}
+
+template <typename T>
+cudaError_t launch_tiles(const TilePass& pass, const Queue& queue) {
+  if (pass.kernel == 1) return launch_tiles<T, 1, false>(pass, queue);
+  if (pass.folding == Border::zeros) return launch_tiles<T, 3, false>(pass, queue);
+  return launch_tiles<T, 3, true>(pass, queue);
+}
+
 template <typename T>
 cudaError_t gradient_of_input(const DynamicConv2dBackward& args, const Queue& queue) {
   if constexpr (sizeof(T) < 8)
-    if (reverses(args.shape) && !args.shape.channels_last) return launch_tiles<T>(tile_pass(args), queue);
+    if (reverses(args.shape)) return launch_tiles<T>(tile_pass(args), queue);
   return launch(gather_gradient<T>, plan_for(input_of(args.shape).count()), queue, args);
 }
 
@@ -271,7 +285,7 @@ cudaError_t run(const DynamicConv2d& args, const Queue& queue) {
   return visit(shape.element, [&](auto t) {
     using T = decltype(t);
     if constexpr (sizeof(T) < 8)
-      if (tiles_fit(shape) && !shape.channels_last) return launch_tiles<T>(tile_pass(args), queue);
+      if (tiles_fit(shape)) return launch_tiles<T>(tile_pass(args), queue);
     return launch(gather<T>, plan_for(count), queue, args);
   });
 }
