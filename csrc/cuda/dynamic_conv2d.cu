@@ -1,9 +1,10 @@
 // dynamic_conv2d: one read of the input, one write of the output, and the filters once; 2 * K * C_in / groups flops for an
 // output, K the taps of the kernel. Backward: two reads and one write, twice the flops.
 //
-// Any kernel, stride, dilation and border: a thread gathers what its output reads, or who reads its input. A filter's
-// gradient is a sum over positions: a block takes a few taps of one filter, lanes for neighbouring filters in
-// channels_last, and merges what its threads found in a fixed order; chunks of a long plane leave parts to a second kernel.
+// Images under 3 x 3 and 1 x 1 filters at a stride of 1, forward and in reverse: a block brings a tile to shared memory
+// once. Any other kernel, stride and dilation: a thread gathers what its output reads, or who reads its input. A filter's
+// gradient is a sum over positions: a block takes a patch of one filter, or of 32 beside each other in channels_last, and
+// merges what its threads found in a fixed order; chunks of a long plane leave parts to a second kernel.
 
 #include "launch.cuh"
 #include "passes.h"
@@ -175,7 +176,7 @@ __global__ void __maxnreg__(128) sum_taps(DynamicConv2dBackward args, Dealt deal
     int64_t place[3];
     output.find(p, place);
     const N grad = widen(static_cast<const T*>(args.grad)[output.offset(sample, out, p)]);
-    sums.add(grad, at, place, [&](int64_t position) { return x[input.offset(sample, in, position)]; });
+    sums.add(grad, at, place, [&](int64_t position) { return x.centred(input.offset(sample, in, position)); });
   }
 
   sums.merge(dealt.lanes);
@@ -184,7 +185,7 @@ __global__ void __maxnreg__(128) sum_taps(DynamicConv2dBackward args, Dealt deal
   for (int r = 0; r < patch; ++r)
 #pragma unroll
     for (int k = 0; k < patch; ++k) {
-      const N sum = sums.of[r][k];
+      const N sum = sums.of[r][k] * x.rstd;
       if (!at.has(1, r) || !at.has(2, k)) continue;
       const int64_t weight = (sample * dealt.filters + filter) * taps_of(shape) + at.tap(r, k);
       if (parts) parts[chunk * shape.samples * dealt.filters * taps_of(shape) + weight] = sum;

@@ -100,9 +100,9 @@ struct Folded {
 };
 
 constexpr int side = 4;  // outputs of a thread beside each other
-// And above each other: 4, or 2 of each of four channels.
+// And above each other: 32 in all, which share the two hundred instructions that it takes a thread to find its way.
 template <int C>
-constexpr int height_of = C == 4 ? 2 : 4;
+constexpr int height_of = 8 / C;
 constexpr int64_t tile_bytes = 48 << 10;
 
 // The outputs of a thread, of C channels, from (y, x) on. In shared memory neighbours lie beside each other, or a step

@@ -7,7 +7,7 @@
 
 namespace fastnorm::cuda {
 
-constexpr int pixel_warps = 8;  // of a block
+constexpr int pixel_warps = 4;  // of a block
 
 // How pixels are dealt to blocks, and what a block holds.
 struct PixelTiling {
@@ -154,7 +154,7 @@ struct PixelTile {
 };
 
 template <typename T, int K, bool folds>
-__global__ void __maxnreg__(folds ? 96 : 80) convolve_pixels(TilePass pass, PixelTiling tiling) {
+__global__ void __maxnreg__(folds ? 128 : 104) convolve_pixels(TilePass pass, PixelTiling tiling) {
   const PixelTile<T, K> tile(pass, tiling);
   const int warp = threadIdx.x / warp_size, lane = threadIdx.x % warp_size;
   const int line = warp / tiling.columns * height_of<1>, column = warp % tiling.columns * side;

@@ -8,10 +8,9 @@
 namespace fastnorm::cuda {
 
 constexpr int tile_width = 32 * side;
-constexpr int most_lines = 64;  // of threads
-// Small blocks where a thread needs many registers, so that more of them share a processor.
-template <int C>
-constexpr int tile_threads = C == 1 ? 256 : 128;
+constexpr int most_lines = 32;  // of threads
+// Small blocks: a processor has several that load while others compute.
+constexpr int tile_threads = 128;
 
 // How an image is dealt to blocks, and what a block holds.
 struct Tiling {
@@ -35,7 +34,7 @@ inline Tiling tiling_of(const TilePass& pass) {
   const int teams = std::min(blocks, 8);
   tiling.parts = ceil_div(blocks, teams);
   tiling.teams = ceil_div(blocks, tiling.parts);
-  const int lines = std::clamp(tile_threads<C> / (tiling.columns * tiling.teams), 1, most_lines);
+  const int lines = std::clamp(tile_threads / (tiling.columns * tiling.teams), 1, most_lines);
   tiling.down = ceil_div(height, lines * height_of<C>);
   tiling.lines = ceil_div(height, tiling.down * height_of<C>);
   const int64_t of_channel = ((tiling.lines * height_of<C> + K - 1) * tiling.pitch() + K * K * tiling.teams * C) * sizeof(float);
@@ -173,7 +172,7 @@ __device__ __forceinline__ void write(const Outputs<K, C, folds, true>& outputs,
 }
 
 template <typename T, int K, int C, bool folds>
-__global__ void __maxnreg__(C == 1 ? (folds ? 96 : 80) : C == 2 ? 104 : 128)
+__global__ void __maxnreg__(C == 4 || folds || K == 1 ? 128 : 104)
     convolve_planes(TilePass pass, Tiling tiling) {
   const Tile<T, K, C> tile(pass, tiling);
   const int team = threadIdx.x / (tiling.columns * tiling.lines), member = threadIdx.x % (tiling.columns * tiling.lines);

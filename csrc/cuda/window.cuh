@@ -157,7 +157,8 @@ struct Normed {
     if (means) mean = static_cast<const N*>(means)[plane], rstd = static_cast<const N*>(rstds)[plane];
   }
 
-  __device__ __forceinline__ N operator[](int64_t offset) const { return (widen(input[offset]) - mean) * rstd; }
+  __device__ __forceinline__ N centred(int64_t offset) const { return widen(input[offset]) - mean; }
+  __device__ __forceinline__ N operator[](int64_t offset) const { return centred(offset) * rstd; }
 };
 
 }  // namespace fastnorm::cuda
