@@ -1,10 +1,11 @@
-// dynamic_conv2d: one read of the input, one write of the output, and the filters once; 2 * K * C_in / groups flops for an
-// output, K the taps of the kernel. Backward: two reads and one write, twice the flops.
+// dynamic_conv2d: one read of the input, one write of the output, and the filters once; 2 * K * C_in / groups flops for
+// an output, K the taps of the kernel. Backward: two reads and one write, twice the flops.
 //
 // Images under 3 x 3 and 1 x 1 filters at a stride of 1, forward and in reverse: a block brings a tile to shared memory
-// once. Any other kernel, stride and dilation: a thread gathers what its output reads, or who reads its input. A filter's
-// gradient is a sum over positions: a block takes a patch of one filter, or of 32 beside each other in channels_last, and
-// merges what its threads found in a fixed order; chunks of a long plane leave parts to a second kernel.
+// once. Any other kernel, stride and dilation: a thread gathers what its output reads, or who reads its input. The
+// gradient of a filter is a sum over positions: a block takes a patch of one, or of 32 beside each other in
+// channels_last, and merges what its threads found in a fixed order; chunks of a long plane leave parts to a second
+// kernel.
 
 #include "launch.cuh"
 #include "passes.h"

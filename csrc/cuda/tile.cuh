@@ -21,12 +21,13 @@ struct TilePass {
   int groups, in_channels, out_channels;
   int input_size[2], output_size[2], padding[2];
   Border border;   // of the input
-  Border folding;  // of a convolution in reverse: reflect and replicate add what lies beyond the border to numbers inside
+  Border folding;  // in reverse, reflect and replicate add what lies beyond the border to numbers inside
   bool reverse, channels_last;
   Element element;
   int kernel;
 };
 
+// float64 is for checking gradients: gathering will do. Offsets in an image's rows and planes are of 32 bits.
 inline bool tiles_fit(const Convolution& shape) {
   const int64_t kernel = shape.kernel[1];
   bool fit = shape.input[0] * shape.output[0] * shape.kernel[0] == 1 && shape.padding[0] == 0;
@@ -160,7 +161,8 @@ struct Outputs {
           of[c][i][j] += taps[k][c] * (k == 0 ? line.first[j] : k == K - 1 ? line.last[j] : line.numbers[j + k]);
   }
 
-  // What a channel of the input adds: `from` is what the first output's upper middle tap reads, `weights` of (taps, outs).
+  // What a channel of the input adds: `from` is what the first output's upper middle tap reads, `weights` are of
+  // (taps, outs).
   __device__ __forceinline__ void add_channel(const float* from, int pitch, int step, const float* weights, int outs) {
     const auto load_taps = [&](int row, float(&taps)[K][C]) {
 #pragma unroll

@@ -1,5 +1,5 @@
-// Tiles of pixels, in channels_last: a block takes a tile of an image of 32 out channels, a lane for each. What they read
-// comes to shared memory with its border, normalised and wide; lanes read neighbouring channels.
+// Tiles of pixels, in channels_last: a block takes a tile of an image of 32 out channels, a lane for each. What they
+// read comes to shared memory with its border, normalised and wide; lanes read neighbouring channels.
 
 #pragma once
 
@@ -48,7 +48,7 @@ inline PixelTiling pixel_tiling_of(const TilePass& pass) {
   // Whole vectors of a group that comes in several helpings.
   tiling.held = held < pass.in_channels && held > side ? held / side * side : held;
   tiling.pitch = ceil_div(tiling.groups * tiling.held, side) * side;
-  tiling.vectors = int64_t(pass.groups) * pass.in_channels % side == 0 && aligned(std::array<const void*, 1>{pass.input});
+  tiling.vectors = pass.groups * pass.in_channels % side == 0 && aligned(std::array<const void*, 1>{pass.input});
   return tiling;
 }
 
@@ -87,7 +87,8 @@ struct PixelTile {
 #pragma unroll 1
     for (int run = 0; run < runs; ++run) {
       const int channel = (first_group + run) * pass.in_channels + first, to = run * tiling.held;
-      if (tiling.vectors && channel % side == 0 && length % side == 0 && to % side == 0) fill_run<side>(channel, length, to);
+      const bool vectors = tiling.vectors && channel % side == 0 && length % side == 0 && to % side == 0;
+      if (vectors) fill_run<side>(channel, length, to);
       else fill_run<1>(channel, length, to);
     }
     const int out = first_out + threadIdx.x % warp_size, group = out / pass.out_channels;
@@ -101,7 +102,8 @@ struct PixelTile {
   // Channels that lie beside each other, W at a time: a warp takes a row of pixels, several at once.
   template <int W>
   __device__ __forceinline__ void fill_run(int channel, int length, int to) const {
-    const int vectors = length / W, lanes = min(1 << (32 - __clz(vectors - 1)), warp_size), lane = threadIdx.x % warp_size;
+    const int vectors = length / W, lane = threadIdx.x % warp_size;
+    const int lanes = min(1 << (32 - __clz(vectors - 1)), warp_size);  // a power of two
     const int64_t plane = sample * pass.groups * pass.in_channels + channel;
 #pragma unroll 1
     for (int v = lane & (lanes - 1); v < vectors; v += lanes) {
@@ -173,7 +175,8 @@ __global__ void __maxnreg__(folds ? 128 : 104) convolve_pixels(TilePass pass, Pi
 #pragma unroll 1
     for (int h = 0; h < count && !idle; ++h)
       outputs.add_channel(
-          from + h, tile.columns() * tiling.pitch, tiling.pitch, tile.weights + h * K * K * warp_size + lane, warp_size);
+          from + h, tile.columns() * tiling.pitch, tiling.pitch, tile.weights + h * K * K * warp_size + lane,
+          warp_size);
   }
   if (idle) return;
   const float bias = parameter(pass.bias, tile.sample, out, 0.0f);

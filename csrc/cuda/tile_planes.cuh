@@ -1,5 +1,5 @@
-// Tiles of planes: a block takes a tile of an image of (sample, group, some of its out channels). Channels come to shared
-// memory with their border, normalised and wide; a thread reads them four beside each other.
+// Tiles of planes: a block takes a tile of an image of (sample, group, some of its out channels). Channels come to
+// shared memory with their border, normalised and wide; a thread reads them four beside each other.
 
 #pragma once
 
@@ -7,10 +7,12 @@
 
 namespace fastnorm::cuda {
 
-constexpr int tile_width = 32 * side;
-constexpr int most_lines = 32;  // of threads
-// Small blocks: a processor has several that load while others compute.
+// Threads of a block: few, so that a processor has several that load while others compute.
 constexpr int tile_threads = 128;
+constexpr int most_lines = 32;
+// Threads beside each other. A thread of several channels has few rows: its tiles would be low and their border large.
+template <int C>
+constexpr int most_columns = C == 1 ? 32 : 16;
 
 // How an image is dealt to blocks, and what a block holds.
 struct Tiling {
@@ -22,13 +24,21 @@ struct Tiling {
 
   __host__ __device__ int width() const { return columns * side; }
   __host__ __device__ int pitch() const { return width() + 2 * side; }
+  template <int K, int C>
+  __host__ __device__ int rows() const {
+    return lines * height_of<C> + K - 1;
+  }
+  template <int K, int C>
+  int64_t bytes_of_channel() const {
+    return (rows<K, C>() * pitch() + K * K * teams * C) * sizeof(float);
+  }
 };
 
 template <int K, int C>
 inline Tiling tiling_of(const TilePass& pass) {
   const int height = pass.output_size[0], width = pass.output_size[1];
   Tiling tiling;
-  tiling.across = ceil_div(width, tile_width);
+  tiling.across = ceil_div(width, most_columns<C> * side);
   tiling.columns = ceil_div(width, tiling.across * side);
   const int blocks = ceil_div(pass.out_channels, C);
   const int teams = std::min(blocks, 8);
@@ -37,10 +47,9 @@ inline Tiling tiling_of(const TilePass& pass) {
   const int lines = std::clamp(tile_threads / (tiling.columns * tiling.teams), 1, most_lines);
   tiling.down = ceil_div(height, lines * height_of<C>);
   tiling.lines = ceil_div(height, tiling.down * height_of<C>);
-  const int64_t of_channel = ((tiling.lines * height_of<C> + K - 1) * tiling.pitch() + K * K * tiling.teams * C) * sizeof(float);
-  const int64_t held = std::clamp<int64_t>(tile_bytes / of_channel, 1, std::max(pass.in_channels, 1));
-  const int64_t times = std::max<int64_t>(ceil_div(pass.in_channels, held), 1);
-  tiling.held = static_cast<int>(std::max<int64_t>(ceil_div(pass.in_channels, times), 1));
+  const int channels = std::max(pass.in_channels, 1);
+  const int most = std::max<int>(tile_bytes / tiling.bytes_of_channel<K, C>(), 1);
+  tiling.held = ceil_div(channels, ceil_div(channels, most));  // the same in every helping
   tiling.vectors = width % side == 0 && aligned(std::array<const void*, 2>{pass.input, pass.output});
   for (int dim = 0; dim < 2; ++dim)
     tiling.vectors = tiling.vectors && pass.padding[dim] == K / 2 && pass.input_size[dim] == pass.output_size[dim];
@@ -71,7 +80,7 @@ struct Tile {
     group = block % pass.groups;
   }
 
-  __device__ __forceinline__ int rows() const { return tiling.lines * height_of<C> + K - 1; }
+  __device__ __forceinline__ int rows() const { return tiling.template rows<K, C>(); }
   __device__ __forceinline__ int outs() const { return tiling.teams * C; }
 
   // `count` channels from the first on, and their filters.
@@ -108,7 +117,8 @@ struct Tile {
 
   // A column of -1 is the one before the first whose output has its middle tap there.
   __device__ __forceinline__ void fill_element(const Normed<T>& from, float* to, int row, int column) const {
-    const int at_y = read<K>(pass, 0, y - pass.padding[0] + row), at_x = read<K>(pass, 1, x - pass.padding[1] + K / 2 + column);
+    const int at_y = read<K>(pass, 0, y - pass.padding[0] + row);
+    const int at_x = read<K>(pass, 1, x - pass.padding[1] + K / 2 + column);
     to[row * tiling.pitch() + side + column] = at_y < 0 || at_x < 0 ? 0 : from[at_y * pass.input_size[1] + at_x];
   }
 
@@ -144,8 +154,8 @@ struct Tile {
 };
 
 // Four outputs at a time where rows begin on a boundary of four.
-template <typename T, int K, int C, bool folds>
-__device__ __forceinline__ void write(const Outputs<K, C, folds, true>& outputs, const Tile<T, K, C>& tile, int first_out) {
+template <typename T, int K, int C, class Outputs>
+__device__ __forceinline__ void write(const Outputs& outputs, const Tile<T, K, C>& tile, int first_out) {
   const TilePass& pass = tile.pass;
   const int width = pass.output_size[1];
   if (outputs.x >= width) return;
@@ -175,9 +185,11 @@ template <typename T, int K, int C, bool folds>
 __global__ void __maxnreg__(C == 4 || folds || K == 1 ? 128 : 104)
     convolve_planes(TilePass pass, Tiling tiling) {
   const Tile<T, K, C> tile(pass, tiling);
-  const int team = threadIdx.x / (tiling.columns * tiling.lines), member = threadIdx.x % (tiling.columns * tiling.lines);
+  const int of_team = tiling.columns * tiling.lines;
+  const int team = threadIdx.x / of_team, member = threadIdx.x % of_team;
   const bool idle = team >= tiling.teams;
-  const int line = idle ? 0 : member / tiling.columns * height_of<C>, column = idle ? 0 : member % tiling.columns * side;
+  const int line = idle ? 0 : member / tiling.columns * height_of<C>;
+  const int column = idle ? 0 : member % tiling.columns * side;
   const int first_out = idle ? 0 : team * C;
   Outputs<K, C, folds, true> outputs(pass, tile.y + line, tile.x + column);
   const float* const from = tile.image + line * tiling.pitch() + side + column;
@@ -200,8 +212,7 @@ template <typename T, int K, int C, bool folds>
 cudaError_t launch_planes(const TilePass& pass, const Queue& queue) {
   const Tiling tiling = tiling_of<K, C>(pass);
   const int threads = ceil_div(tiling.columns * tiling.lines * tiling.teams, warp_size) * warp_size;
-  const int64_t rows = tiling.lines * height_of<C> + K - 1;
-  const int64_t bytes = tiling.held * (rows * tiling.pitch() + K * K * tiling.teams * C) * sizeof(float);
+  const int64_t bytes = tiling.held * tiling.bytes_of_channel<K, C>();
   const int64_t blocks = pass.samples * pass.groups * tiling.parts * tiling.down * tiling.across;
   return launch(convolve_planes<T, K, C, folds>, {{}, 0, blocks, threads, 1, bytes}, queue, pass, tiling);
 }

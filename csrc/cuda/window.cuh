@@ -1,5 +1,5 @@
-// Where a convolution looks: what a tap reads for an output, and the reverse. A kernel of any size, in three dimensions;
-// what lies beyond a border is read at an index inside, or is zero.
+// Where a convolution looks: what a tap reads for an output, and the reverse. A kernel of any size, in three
+// dimensions; what lies beyond a border is read at an index inside, or is zero.
 
 #pragma once
 
@@ -8,7 +8,7 @@
 
 namespace fastnorm::cuda {
 
-// A number of a map, or the map's end.
+// Where a number of a map is.
 struct Place {
   int64_t sample, channel, at[3];
 };
@@ -19,7 +19,7 @@ struct Layout {
 
   __host__ __device__ int64_t plane() const { return size[0] * size[1] * size[2]; }
   __host__ __device__ int64_t count() const { return samples * channels * plane(); }
-  __host__ __device__ Planes planes(Element element) const { return {element, samples, channels, plane(), channels_last}; }
+  Planes planes(Element element) const { return {element, samples, channels, plane(), channels_last}; }
 
   // Of a channel's number at a position of its plane.
   __device__ __forceinline__ int64_t offset(int64_t sample, int64_t channel, int64_t position) const {

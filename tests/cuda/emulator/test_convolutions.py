@@ -1,4 +1,4 @@
-"""Every way in which the CUDA kernels deal a convolution to threads: images in tiles, borders, groups, everything else."""
+"""Every way in which the CUDA kernels deal a convolution to threads: images in tiles, borders, groups, all else."""
 
 import itertools
 
@@ -31,7 +31,9 @@ CONVOLUTIONS = {
 }  # fmt: skip
 SOME = "depthwise", "depthwise, odd", "four of a group", "seven to three"
 
-every_border = pytest.mark.parametrize("border", [ZEROS, REFLECT, REPLICATE, CIRCULAR], ids=["zeros", "reflect", "replicate", "circular"])
+every_border = pytest.mark.parametrize(
+    "border", [ZEROS, REFLECT, REPLICATE, CIRCULAR], ids=["zeros", "reflect", "replicate", "circular"]
+)
 every_convolution = pytest.mark.parametrize("name", CONVOLUTIONS)
 
 
@@ -85,7 +87,7 @@ def test_misaligned_on_hopper(name, format, border, dtype):
 @every_layout
 def test_strides_and_dilations_on_hopper(format, border, stride, dilation):
     emulate("hopper")
-    input, grad = Maps((2, 6, 9, 11), torch.float32, format)(), None
+    input = Maps((2, 6, 9, 11), torch.float32, format)()
     weight = torch.randn(2, 4, 3, 3, 2, generator=torch.Generator().manual_seed(1))
     settings = stride, [2, 1, 3, 2], dilation, 2, border
     output = dynamic_conv2d.formula(input, weight, None, *settings)
@@ -116,9 +118,8 @@ def test_dynamic_instance_norm_on_hopper(name, format, border):
     assert_close(results, exact)
     backward = torch.ops.fastnorm.dynamic_instance_norm_backward
     gradients = backward(grad, input, *results[1:], weight, *rule, *settings, True, True, True)
-    assert_close(
-        gradients, dynamic_instance_norm.backward_formula(wide(grad), wide(input), *exact[1:], wide(weight), *rule, *settings)
-    )
+    wide_inputs = wide(grad), wide(input), *exact[1:], wide(weight)
+    assert_close(gradients, dynamic_instance_norm.backward_formula(*wide_inputs, *rule, *settings))
 
 
 @pytest.mark.parametrize("wanted", list(itertools.product([True, False], repeat=3))[1:-1], ids=str)
