@@ -44,7 +44,7 @@ CXX_FLAGS = (
     " -Wall -Wno-psabi -Wno-uninitialized -Wno-maybe-uninitialized"
 ).split()
 
-CUDA_KERNELS = ("instance_stats", "scale_shift", "instance_norm", "layer_instance_norm")
+CUDA_KERNELS = ("instance_stats", "scale_shift", "instance_norm", "layer_instance_norm", "dynamic_conv2d")
 CUDA_BINDINGS = ("cuda", "current_stream")
 CUDA_TARGETS = ("80", "90", "100", "120")
 # What fastnorm/ops/backends.py asks the library before it trusts it with a GPU.

@@ -22,5 +22,7 @@ cudaError_t run(const InstanceNorm&, const Queue&);
 cudaError_t run(const InstanceNormBackward&, const Queue&);
 cudaError_t run(const LayerInstanceNorm&, const Queue&);
 cudaError_t run(const LayerInstanceNormBackward&, const Queue&);
+cudaError_t run(const DynamicConv2d&, const Queue&);
+cudaError_t run(const DynamicConv2dBackward&, const Queue&);
 
 }  // namespace fastnorm::cuda

@@ -86,6 +86,7 @@ enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorInvalidConfigura
 const char* cudaGetErrorString(cudaError_t);
 inline float __fdividef(float a, float b) { return a / b; }
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
+inline int __clz(int bits) { return bits ? __builtin_clz(bits) : 32; }
 
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
