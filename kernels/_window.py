@@ -85,102 +85,110 @@ def three(sizes, fill: int = 1) -> Sizes:
     return (*[fill] * (3 - len(sizes)), *sizes)
 
 
+# In kernels a position is (depth, row, column), a size too. Each is one function for all three dimensions: Triton's
+# interpreter takes a millisecond for every call.
+
+
 @triton.jit
-def count_pairs(first, last, written, AXIS: tl.constexpr, WINDOW: tl.constexpr):
-    """How many pairs there are for positions `first` to `last` of `written`: more than taps only near to a border."""
-    pairs = WINDOW.kernel[AXIS]
-    if WINDOW.copies:
-        reach: tl.constexpr = max(WINDOW.before[AXIS], WINDOW.after[AXIS])
-        if reach > 0:
-            near = (first <= reach) | (last >= written[AXIS] - 1 - reach)
-            more: tl.constexpr = WINDOW.pairs_before[AXIS] + WINDOW.pairs_after[AXIS]
-            pairs = WINDOW.kernel[AXIS] + tl.where(near, more, 0)
+def index_of(at, size):
+    """The number of a position in its plane."""
+    return (at[0].to(tl.int64) * size[1] + at[1]) * size[2] + at[2]
+
+
+@triton.jit
+def count_pairs(first, last, written, WINDOW: tl.constexpr):
+    """How many pairs there are in each dimension, for positions `first` to `last`: of copies only near to a border."""
+    pairs = ()
+    for axis in tl.static_range(3):
+        count = WINDOW.kernel[axis]
+        if WINDOW.copies and max(WINDOW.before[axis], WINDOW.after[axis]) > 0:
+            reach = max(WINDOW.before[axis], WINDOW.after[axis])
+            near = (first[axis] <= reach) | (last[axis] >= written[axis] - 1 - reach)
+            count = WINDOW.kernel[axis] + tl.where(near, WINDOW.pairs_before[axis] + WINDOW.pairs_after[axis], 0)
+        pairs = pairs + (count,)
     return pairs
 
 
 @triton.jit
-def reads(at, pair, size, written, AXIS: tl.constexpr, WINDOW: tl.constexpr):
-    """Where in a map of `size` the pair reads for position `at` of `written`, whether there is anything, and its tap."""
-    if WINDOW.transposed:
-        position, exists, tap = _original(at, pair, written, AXIS, WINDOW)
-        position += WINDOW.before[AXIS] - tap * WINDOW.dilation[AXIS]
-        exists = exists & (position >= 0) & (position < size[AXIS] * WINDOW.stride[AXIS])
-        if WINDOW.stride[AXIS] != 1:
-            exists = exists & (position % WINDOW.stride[AXIS] == 0)
-            position = position // WINDOW.stride[AXIS]
-    else:
-        tap = pair
-        position = at * WINDOW.stride[AXIS] + (tap * WINDOW.dilation[AXIS] - WINDOW.before[AXIS])
-        if WINDOW.mode == ZEROS:
-            exists = (at < written[AXIS]) & (position >= 0) & (position < size[AXIS])
-        else:
-            exists = at < written[AXIS]
-            position = _inside(position, size[AXIS], WINDOW.mode)
-    return position, exists, tap
-
-
-@triton.jit
-def _inside(position, size, MODE: tl.constexpr):
-    """Of a position beyond the border, the one that it is a copy of."""
-    if MODE == REFLECT:
-        position = size - 1 - tl.abs(size - 1 - tl.abs(position))
-    elif MODE == REPLICATE:
-        position = tl.minimum(tl.maximum(position, 0), size - 1)
-    else:
-        position = tl.where(position < 0, position + size, position)
-        position = tl.where(position < size, position, position - size)
-    return position
-
-
-@triton.jit
-def _original(at, pair, written, AXIS: tl.constexpr, WINDOW: tl.constexpr):
-    """Of which padded position the pair takes the gradient, whether that is a copy of `at`, and with which tap."""
-    exists = at < written[AXIS]
-    tap = pair
-    position = at
-    if WINDOW.copies:
-        if WINDOW.pairs_before[AXIS] + WINDOW.pairs_after[AXIS] > 0:
-            before: tl.constexpr = WINDOW.before[AXIS]
-            after: tl.constexpr = WINDOW.after[AXIS]
-            # The interpreter takes no truth value that is not a vector.
-            pair += at * 0
-            # At least one, to divide by: where there is none, no pair comes here.
-            meet_before: tl.constexpr = max(1, WINDOW.meet_before[AXIS])
-            meet_after: tl.constexpr = max(1, WINDOW.meet_after[AXIS])
-            copy_before = pair - WINDOW.kernel[AXIS]
-            copy_after = copy_before - WINDOW.pairs_before[AXIS]
-            tap_before = copy_before % meet_before
-            tap_after = WINDOW.kernel[AXIS] - 1 - copy_after % meet_after
-            copy_before = copy_before // meet_before
-            copy_after = copy_after // meet_after
-            if WINDOW.mode == REFLECT:
-                left, is_left = -at, (at >= 1) & (at <= before)
-                right = 2 * (written[AXIS] - 1) - at
-                is_right = (right >= written[AXIS]) & (right < written[AXIS] + after)
-            elif WINDOW.mode == REPLICATE:
-                left, is_left = -1 - copy_before, at == 0
-                right, is_right = written[AXIS] + copy_after, at == written[AXIS] - 1
-            else:
-                left, is_left = at - written[AXIS], at >= written[AXIS] - before
-                right, is_right = at + written[AXIS], at < after
-            own = pair < WINDOW.kernel[AXIS]
-            is_before = pair < WINDOW.kernel[AXIS] + WINDOW.pairs_before[AXIS]
-            tap = tl.where(own, pair, tl.where(is_before, tap_before, tap_after))
-            position = tl.where(own, at, tl.where(is_before, left, right))
-            exists = exists & (own | tl.where(is_before, is_left, is_right))
-    return position, exists, tap
-
-
-@triton.jit
-def stays_inside(first, last, size, written, AXIS: tl.constexpr, WINDOW: tl.constexpr):
+def stay_inside(first, last, size, written, pairs, WINDOW: tl.constexpr):
     """Whether positions `first` to `last` all exist, and read the map alone."""
-    reach: tl.constexpr = (WINDOW.kernel[AXIS] - 1) * WINDOW.dilation[AXIS]
-    if WINDOW.transposed:
-        lowest, highest = first + WINDOW.before[AXIS] - reach, last + WINDOW.before[AXIS]
-    else:
-        lowest = first * WINDOW.stride[AXIS] - WINDOW.before[AXIS]
-        highest = last * WINDOW.stride[AXIS] - WINDOW.before[AXIS] + reach
-    inside = (last < written[AXIS]) & (lowest >= 0) & (highest < size[AXIS])
-    if WINDOW.copies:
-        inside = inside & (count_pairs(first, last, written, AXIS, WINDOW) == WINDOW.kernel[AXIS])
+    inside = True
+    for axis in tl.static_range(3):
+        reach = (WINDOW.kernel[axis] - 1) * WINDOW.dilation[axis]
+        if WINDOW.transposed:
+            lowest = first[axis] + WINDOW.before[axis] - reach
+            highest = last[axis] + WINDOW.before[axis]
+        else:
+            lowest = first[axis] * WINDOW.stride[axis] - WINDOW.before[axis]
+            highest = last[axis] * WINDOW.stride[axis] - WINDOW.before[axis] + reach
+        inside = inside & (last[axis] < written[axis]) & (lowest >= 0) & (highest < size[axis])
+        inside = inside & (pairs[axis] == WINDOW.kernel[axis])
+        if WINDOW.transposed and WINDOW.stride[axis] != 1:
+            # A tap's step in the gradient is not one of position.
+            inside = inside & False
     return inside
+
+
+@triton.jit
+def reads(at, pair, pairs, size, written, WINDOW: tl.constexpr):
+    """Where in a map of `size` a pair reads for positions `at` of `written`, whether there is anything, and its tap."""
+    split = pair // (pairs[1] * pairs[2]), pair // pairs[2] % pairs[1], pair % pairs[2]
+    found = ()
+    taps = ()
+    exists = at[0] < written[0]
+    for axis in tl.static_range(3):
+        exists = exists & (at[axis] < written[axis])
+        tap = split[axis]
+        position = at[axis]
+        if WINDOW.transposed:
+            if WINDOW.copies and WINDOW.pairs_before[axis] + WINDOW.pairs_after[axis] > 0:
+                position, is_copy, tap = _copied(position, tap, written[axis], axis, WINDOW)
+                exists = exists & is_copy
+            position += WINDOW.before[axis] - tap * WINDOW.dilation[axis]
+            exists = exists & (position >= 0) & (position < size[axis] * WINDOW.stride[axis])
+            if WINDOW.stride[axis] != 1:
+                exists = exists & (position % WINDOW.stride[axis] == 0)
+                position = position // WINDOW.stride[axis]
+        else:
+            position = position * WINDOW.stride[axis] + (tap * WINDOW.dilation[axis] - WINDOW.before[axis])
+            if WINDOW.before[axis] + WINDOW.after[axis] == 0:
+                pass
+            elif WINDOW.mode == ZEROS:
+                exists = exists & (position >= 0) & (position < size[axis])
+            elif WINDOW.mode == REFLECT:
+                position = size[axis] - 1 - tl.abs(size[axis] - 1 - tl.abs(position))
+            elif WINDOW.mode == REPLICATE:
+                position = tl.minimum(tl.maximum(position, 0), size[axis] - 1)
+            else:
+                position = tl.where(position < 0, position + size[axis], position)
+                position = tl.where(position < size[axis], position, position - size[axis])
+        found = found + (position,)
+        taps = taps + (tap,)
+    index = (found[0].to(tl.int64) * size[1] + found[1]) * size[2] + found[2]
+    return index, exists, (taps[0] * WINDOW.kernel[1] + taps[1]) * WINDOW.kernel[2] + taps[2]
+
+
+@triton.jit
+def _copied(at, pair, written, axis: tl.constexpr, WINDOW: tl.constexpr):
+    """Of which padded position a pair takes the gradient, whether that is a copy of `at`, or `at`, and with which tap."""
+    copy_before = pair - WINDOW.kernel[axis]
+    copy_after = copy_before - WINDOW.pairs_before[axis]
+    # At least one, to divide by: where there is none, no pair comes here.
+    meet_before: tl.constexpr = max(1, WINDOW.meet_before[axis])
+    meet_after: tl.constexpr = max(1, WINDOW.meet_after[axis])
+    if WINDOW.mode == REFLECT:
+        before, is_before = -at, (at >= 1) & (at <= WINDOW.before[axis])
+        after = 2 * (written - 1) - at
+        is_after = (after >= written) & (after < written + WINDOW.after[axis])
+    elif WINDOW.mode == REPLICATE:
+        before, is_before = at * 0 - 1 - copy_before // meet_before, at == 0
+        after, is_after = at * 0 + written + copy_after // meet_after, at == written - 1
+    else:
+        before, is_before = at - written, at >= written - WINDOW.before[axis]
+        after, is_after = at + written, at < WINDOW.after[axis]
+    tap_after = WINDOW.kernel[axis] - 1 - copy_after % meet_after
+    tap = tl.where(copy_before < 0, pair, tl.where(copy_after < 0, copy_before % meet_before, tap_after))
+    # As vectors: the interpreter takes no other truth values.
+    own, left = copy_before + at * 0 < 0, copy_after + at * 0 < 0
+    position = tl.where(own, at, tl.where(left, before, after))
+    return position, own | tl.where(left, is_before, is_after), tap

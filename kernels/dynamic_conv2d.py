@@ -21,7 +21,7 @@ from . import _launch
 from ._launch import Planes, _ceil_div, _power_of_2
 from ._tile import kernel
 from ._triton import tl, triton
-from ._window import Sizes, Window, count_pairs, reads, stays_inside, three
+from ._window import Sizes, Window, count_pairs, index_of, reads, stay_inside, three
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Heuristics:
     threads: int = 128
     # Bytes of a row of a patch, and of neighbouring channels in a channels-last one: a line of L2.
     row: int = 128
-    # Taps that are unrolled: 5 x 5, 3 x 3 x 3.
+    # Taps times outputs that are unrolled: 5 x 5, 3 x 3 x 3. ptxas loads the filters of all of them first.
     unrolled: int = 27
     # Numbers of a patch whose products are summed, by one warp: it needs no barrier.
     summed: int = 1024
@@ -76,9 +76,6 @@ class Patch:
     wide: tl.dtype  # computed in: float64 for float64, float32 for all else
 
 
-# A position is (depth, row, column), a size too. Rows and columns of a patch are vectors, each along a side of their own.
-
-
 @triton.jit
 def _place(blocks_g, blocks_o, written, PATCH: tl.constexpr):
     """Sample, group block, channel block, and the patch's first position. Neighbours work on neighbouring memory."""
@@ -106,48 +103,12 @@ def _strides(channels, size, PATCH: tl.constexpr):
 
 
 @triton.jit
-def _index(at, size):
-    """The number of a position in its plane."""
-    return (at[0].to(tl.int64) * size[1] + at[1]) * size[2] + at[2]
-
-
-@triton.jit
 def _patch_of(first, PATCH: tl.constexpr):
     """The patch's positions, and its last one."""
     d = first[0] + tl.arange(0, 1)[:, None, None]
     h = first[1] + tl.arange(0, PATCH.block_h)[None, :, None]
     w = first[2] + tl.arange(0, PATCH.block_w)[None, None, :]
     return (d, h, w), (first[0], first[1] + PATCH.block_h - 1, first[2] + PATCH.block_w - 1)
-
-
-@triton.jit
-def _count(first, last, written, WINDOW: tl.constexpr):
-    """The pairs in each dimension."""
-    return (
-        count_pairs(first[0], last[0], written, 0, WINDOW),
-        count_pairs(first[1], last[1], written, 1, WINDOW),
-        count_pairs(first[2], last[2], written, 2, WINDOW),
-    )
-
-
-@triton.jit
-def _where(at, pair, pairs, size, written, WINDOW: tl.constexpr):
-    """Where a pair reads, whether there is anything, and its tap."""
-    d, exists_d, tap_d = reads(at[0], pair // (pairs[1] * pairs[2]), size, written, 0, WINDOW)
-    h, exists_h, tap_h = reads(at[1], pair // pairs[2] % pairs[1], size, written, 1, WINDOW)
-    w, exists_w, tap_w = reads(at[2], pair % pairs[2], size, written, 2, WINDOW)
-    tap = (tap_d * WINDOW.kernel[1] + tap_h) * WINDOW.kernel[2] + tap_w
-    return _index((d, h, w), size), exists_d & exists_h & exists_w, tap
-
-
-@triton.jit
-def _inside(first, last, size, written, WINDOW: tl.constexpr):
-    """Whether all positions exist, and all taps read the map alone."""
-    return (
-        stays_inside(first[0], last[0], size, written, 0, WINDOW)
-        & stays_inside(first[1], last[1], size, written, 1, WINDOW)
-        & stays_inside(first[2], last[2], size, written, 2, WINDOW)
-    )
 
 
 # Direct: for each of `block_o` channels of a group, a patch of (groups, rows, columns).
@@ -173,45 +134,52 @@ def _load(map, exists, average, scale, PATCH: tl.constexpr):
 
 
 @triton.jit
-def _multiply(sums, x, filters, exists, o, writes, written_stride, PATCH: tl.constexpr):
-    """Each of the group's outputs takes its share of what was read."""
+def _add_pair(
+    sums, pair, planes, filters, average, scale, first_tap, at, pairs, size, written, exists, o, writes,
+    written_stride, tap_stride, position_stride, INSIDE: tl.constexpr, WINDOW: tl.constexpr, PATCH: tl.constexpr,
+):  # fmt: skip
+    """Each of the group's outputs takes its share of what a pair reads. Inside the map, that is a fixed step from what
+    the first tap reads."""
+    if INSIDE:
+        tap, there = pair, exists
+        d = pair // (WINDOW.kernel[1] * WINDOW.kernel[2]) * WINDOW.dilation[0]
+        h = pair // WINDOW.kernel[2] % WINDOW.kernel[1] * WINDOW.dilation[1]
+        w = pair % WINDOW.kernel[2] * WINDOW.dilation[2]
+        offset = ((tl.full((), 1, tl.int64) * d * size[1] + h) * size[2] + w) * position_stride
+        address = first_tap - offset if WINDOW.transposed else first_tap + offset
+    else:
+        address, there, tap = reads(at, pair, pairs, size, written, WINDOW)
+        address *= position_stride
+        there = exists & there
+    x = _load(planes + address, there, average, scale, PATCH)
     OUTPUTS: tl.constexpr = PATCH.block_o
     more = ()
     for i in tl.static_range(OUTPUTS):
-        f = tl.load(filters + i * written_stride, mask=exists & (o + i < writes), other=0).to(PATCH.wide)
+        f = filters + (i * written_stride + tap * tap_stride)
+        f = tl.load(f, mask=exists & (o + i < writes), other=0).to(PATCH.wide)
         more = more + (sums[i] + f * x,)
     return more
 
 
 @triton.jit
-def _offset(tap: tl.constexpr, size, WINDOW: tl.constexpr):
-    """How far from the first tap's position another one reads, inside the map."""
-    KH: tl.constexpr = WINDOW.kernel[1]
-    KW: tl.constexpr = WINDOW.kernel[2]
-    d = tl.full((), tap // (KH * KW) * WINDOW.dilation[0], tl.int64)
-    offset = (d * size[1] + tap // KW % KH * WINDOW.dilation[1]) * size[2] + tap % KW * WINDOW.dilation[2]
-    if WINDOW.transposed:
-        offset = -offset
-    return offset
-
-
-@triton.jit
-def _gather(
-    sums, planes, filters, average, scale, at, pairs, size, written, exists, o, writes,
-    written_stride, tap_stride, position_stride, WINDOW: tl.constexpr, PATCH: tl.constexpr,
+def _add_pairs(
+    sums, planes, filters, average, scale, first_tap, at, pairs, size, written, exists, o, writes,
+    written_stride, tap_stride, position_stride, INSIDE: tl.constexpr, WINDOW: tl.constexpr, PATCH: tl.constexpr,
 ):  # fmt: skip
-    """All pairs, each wherever it reads."""
     TAPS: tl.constexpr = WINDOW.taps
-    if PATCH.unrolled and not WINDOW.copies:
+    if PATCH.unrolled and (INSIDE or not WINDOW.copies):
         for tap in tl.static_range(TAPS):
-            address, there, _ = _where(at, tap, pairs, size, written, WINDOW)
-            x = _load(planes + address * position_stride, exists & there, average, scale, PATCH)
-            sums = _multiply(sums, x, filters + tap * tap_stride, exists, o, writes, written_stride, PATCH)
+            sums = _add_pair(
+                sums, tap, planes, filters, average, scale, first_tap, at, pairs, size, written, exists, o, writes,
+                written_stride, tap_stride, position_stride, INSIDE, WINDOW, PATCH,
+            )  # fmt: skip
     else:
-        for pair in range(0, pairs[0] * pairs[1] * pairs[2]):
-            address, there, tap = _where(at, pair, pairs, size, written, WINDOW)
-            x = _load(planes + address * position_stride, exists & there, average, scale, PATCH)
-            sums = _multiply(sums, x, filters + tap * tap_stride, exists, o, writes, written_stride, PATCH)
+        count = TAPS if INSIDE else pairs[0] * pairs[1] * pairs[2]
+        for pair in range(0, count):
+            sums = _add_pair(
+                sums, pair, planes, filters, average, scale, first_tap, at, pairs, size, written, exists, o, writes,
+                written_stride, tap_stride, position_stride, INSIDE, WINDOW, PATCH,
+            )  # fmt: skip
     return sums
 
 
@@ -229,7 +197,6 @@ def _direct_kernel(
     else:
         write_w = write_w // PATCH.vector * PATCH.vector
     size, written = (read_d, read_h, read_w), (write_d, write_h, write_w)
-    TAPS: tl.constexpr = WINDOW.taps
     OUTPUTS: tl.constexpr = PATCH.block_o
     blocks_g = tl.cdiv(groups, PATCH.block_g).to(tl.int32)
     sample, g, o, first = _place(blocks_g, tl.cdiv(writes, OUTPUTS), written, PATCH)
@@ -241,9 +208,9 @@ def _direct_kernel(
     map_stride, channel_stride, position_stride = _strides(groups * channels, size, PATCH)
     map += sample * map_stride + g * channels * channel_stride
     weight += sample * sample_stride + g * group_stride + o * written_stride
-    pairs = _count(first, last, written, WINDOW)
-    inside = _inside(first, last, size, written, WINDOW)
-    first_tap, there, _ = _where(at, 0, pairs, size, written, WINDOW)
+    pairs = count_pairs(first, last, written, WINDOW)
+    inside = stay_inside(first, last, size, written, pairs, WINDOW)
+    first_tap, there, _ = reads(at, 0, pairs, size, written, WINDOW)
     first_tap *= position_stride
 
     sums = ()
@@ -253,25 +220,19 @@ def _direct_kernel(
         average, scale = _statistics(mean, rstd, (sample * groups + g) * channels + c, exists, PATCH)
         planes = map + c * channel_stride
         filters = weight + c * read_stride
-        if PATCH.unrolled:
-            if inside:
-                for tap in tl.static_range(TAPS):
-                    address = first_tap + _offset(tap, size, WINDOW) * position_stride
-                    x = _load(planes + address, exists, average, scale, PATCH)
-                    sums = _multiply(sums, x, filters + tap * tap_stride, exists, o, writes, written_stride, PATCH)
-            else:
-                sums = _gather(
-                    sums, planes, filters, average, scale, at, pairs, size, written, exists, o, writes,
-                    written_stride, tap_stride, position_stride, WINDOW, PATCH,
-                )  # fmt: skip
+        if inside:
+            sums = _add_pairs(
+                sums, planes, filters, average, scale, first_tap, at, pairs, size, written, exists, o, writes,
+                written_stride, tap_stride, position_stride, True, WINDOW, PATCH,
+            )  # fmt: skip
         else:
-            sums = _gather(
-                sums, planes, filters, average, scale, at, pairs, size, written, exists, o, writes,
-                written_stride, tap_stride, position_stride, WINDOW, PATCH,
+            sums = _add_pairs(
+                sums, planes, filters, average, scale, first_tap, at, pairs, size, written, exists, o, writes,
+                written_stride, tap_stride, position_stride, False, WINDOW, PATCH,
             )  # fmt: skip
 
     output_stride, channel_stride, position_stride = _strides(groups * writes, written, PATCH)
-    output += sample * output_stride + _index(at, written) * position_stride
+    output += sample * output_stride + index_of(at, written) * position_stride
     there = exists & (at[1] < write_h) & (at[2] < write_w)
     for i in tl.static_range(OUTPUTS):
         channel = g * writes + (o + i)
@@ -317,11 +278,11 @@ def _dense_kernel(
     map += sample * map_stride + g * channels * channel_stride
     weight += sample * sample_stride + g * group_stride + o * written_stride
 
-    pairs = _count(first, last, written, WINDOW)
+    pairs = count_pairs(first, last, written, WINDOW)
     blocks = tl.cdiv(channels, PATCH.block_i)
     sums = tl.zeros((PATCH.block_o, PATCH.block_h * PATCH.block_w), tl.float32)
     for step in range(0, pairs[0] * pairs[1] * pairs[2] * blocks):
-        address, there, tap = _where(at, step // blocks, pairs, size, written, WINDOW)
+        address, there, tap = reads(at, step // blocks, pairs, size, written, WINDOW)
         c = (step % blocks).to(tl.int64) * PATCH.block_i + tl.arange(0, PATCH.block_i)
         exists = (c < channels)[:, None]
         x = _load_normed(
@@ -337,7 +298,7 @@ def _dense_kernel(
     if bias is not None:
         sums += tl.load(bias + (sample * groups * writes + channel), mask=o < writes, other=0).to(tl.float32)
     output_stride, channel_stride, position_stride = _strides(groups * writes, written, PATCH)
-    address = sample * output_stride + channel * channel_stride + (_index(at, written) * position_stride)[None, :]
+    address = sample * output_stride + channel * channel_stride + (index_of(at, written) * position_stride)[None, :]
     there = (o < writes) & ((at[1] < write_h) & (at[2] < write_w))[None, :]
     tl.store(output + address, sums, mask=there)
 
@@ -368,7 +329,7 @@ def _direct_filter_kernel(
     exists = g < groups
 
     grad_stride, channel_stride, position_stride = _strides(groups * writes, written, PATCH)
-    grad += sample * grad_stride + _index(at, written) * position_stride
+    grad += sample * grad_stride + index_of(at, written) * position_stride
     there = exists & (at[1] < write_h) & (at[2] < write_w)
     gradients = ()
     for i in tl.static_range(OUTPUTS):
@@ -382,11 +343,11 @@ def _direct_filter_kernel(
 
     map_stride, channel_stride, position_stride = _strides(groups * channels, size, PATCH)
     map += sample * map_stride + g * channels * channel_stride
-    pairs = _count(first, last, written, WINDOW)
+    pairs = count_pairs(first, last, written, WINDOW)
     for c in range(0, channels):
         average, scale = _statistics(mean, rstd, (sample * groups + g) * channels + c, exists, PATCH)
         for tap in range(0, TAPS):
-            address, met, _ = _where(at, tap, pairs, size, written, WINDOW)
+            address, met, _ = reads(at, tap, pairs, size, written, WINDOW)
             x = _load(map + (c * channel_stride + address * position_stride), exists & met, average, scale, PATCH)
             for i in tl.static_range(OUTPUTS):
                 total = tl.sum(tl.sum(gradients[i] * x, 2, keep_dims=True), 1, keep_dims=True)
@@ -428,9 +389,9 @@ def _dense_filter_kernel(
         first = patch // (rows * columns), patch // columns % rows * PATCH.block_h, patch % columns * PATCH.block_w
         at, last = _positions_of(first, PATCH)
         there = (at[1] < write_h) & (at[2] < write_w)
-        address = (_index(at, written) * grad_position_stride)[None, :]
+        address = (index_of(at, written) * grad_position_stride)[None, :]
         gradient = tl.load(grad + address, mask=(o < writes) & there[None, :], other=0)
-        address, met, _ = _where(at, tap, _count(first, last, written, WINDOW), size, written, WINDOW)
+        address, met, _ = reads(at, tap, count_pairs(first, last, written, WINDOW), size, written, WINDOW)
         x = _load_normed(
             map, (address * position_stride)[:, None], (c < channels) & met[:, None],
             mean, rstd, (sample * groups + g) * channels + c, c < channels, PATCH,
@@ -520,7 +481,7 @@ class Convolution:
 
     def patch(self, block_g, block_o, block_i, sides) -> Patch:
         dense_side = self.groups if self.channels_last else self.written[2]
-        unrolled = self.window.taps <= HEURISTICS.unrolled and not (self.window.transposed and self.window.strided)
+        unrolled = self.window.taps * block_o <= HEURISTICS.unrolled
         wide = tl.float64 if self.itemsize == 8 else tl.float32
         vector = math.gcd(dense_side, 16 // self.itemsize)
         return Patch(self.channels_last, block_g, block_o, block_i, *sides, unrolled, vector, wide)

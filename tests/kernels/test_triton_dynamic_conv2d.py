@@ -18,8 +18,7 @@ from fastnorm.ops._window import PADDING_MODES
 
 # Sizes at which small maps are cut into patches, some of them inside the map, and chunks.
 PIECES = dynamic_conv2d.Heuristics(
-    dense=4, positions=1, threads=32, row=32, summed=32, tile=16, step=16, tile_float32=16, step_float32=16, chunk=16,
-    outputs=2,
+    dense=4, positions=1, threads=32, row=32, summed=256, tile=16, step=16, tile_float32=16, step_float32=16, chunk=64,
 )  # fmt: skip
 WAYS = {
     "direct": dynamic_conv2d.Heuristics(dense=10**9),
@@ -123,8 +122,8 @@ def check_norm(input, weight, bias, *rule, padding="same", groups=1, mode="refle
 def test_ways(go, way, mode, layout):
     """Groups of 2 channels for 3 outputs; patches inside the map, at its borders and beyond them."""
     go(way)
-    input = make(2, 4, 9, 19, layout=layout)
-    output, *_ = check(input, make(2, 6, 2, 3, 3, seed=1), make(2, 6, seed=2), 1, 1, 1, 2, mode)
+    input = make(1, 4, 9, 17, layout=layout)
+    output, *_ = check(input, make(1, 6, 2, 3, 3, seed=1), make(1, 6, seed=2), 1, 1, 1, 2, mode)
     assert output.is_contiguous(memory_format=LAYOUTS[layout])
 
 
@@ -133,7 +132,7 @@ def test_ways(go, way, mode, layout):
 @every_way
 def test_depthwise(go, way, mode, layout):
     go(way)
-    check(make(2, 3, 7, 35, layout=layout), make(2, 3, 1, 3, 3, seed=1), make(2, 3, seed=2), 1, 1, 1, 3, mode)
+    check(make(2, 3, 5, 17, layout=layout), make(2, 3, 1, 3, 3, seed=1), make(2, 3, seed=2), 1, 1, 1, 3, mode)
 
 
 @every_mode
@@ -141,17 +140,14 @@ def test_depthwise(go, way, mode, layout):
 def test_windows(go, way, mode):
     """Even kernels, strides that leave positions out, dilations and padding that are not the same on all sides."""
     go(way)
-    input = make(1, 4, 9, 10)
+    input = make(1, 2, 6, 7)
     for kernel, stride, padding, dilation in (
         ((2, 4), 1, "same", 1),
-        ((3, 3), 2, 1, 1),
         ((3, 2), (2, 3), (4, 2), (3, 2)),
-        ((5, 5), 1, 4, 1),
         ((1, 1), 2, 3, 1),
-        ((3, 1), 1, "same", 2),
         ((2, 2), 4, 0, 1),
     ):
-        check(input, make(1, 6, 2, *kernel, seed=1), None, stride, padding, dilation, 2, mode)
+        check(input, make(1, 2, 1, *kernel, seed=1), None, stride, padding, dilation, 2, mode)
 
 
 @every_mode
