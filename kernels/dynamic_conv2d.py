@@ -115,13 +115,8 @@ def _patch_of(first, PATCH: tl.constexpr):
 
 
 @triton.jit
-def _statistics(mean, rstd, plane, exists, PATCH: tl.constexpr):
-    if mean is None:
-        average, scale = None, None
-    else:
-        average = tl.load(mean + plane, mask=exists, other=0).to(PATCH.wide)
-        scale = tl.load(rstd + plane, mask=exists, other=0).to(PATCH.wide)
-    return average, scale
+def _statistic(numbers, plane, exists, PATCH: tl.constexpr):
+    return tl.load(numbers + plane, mask=exists, other=0).to(PATCH.wide)
 
 
 @triton.jit
@@ -215,9 +210,12 @@ def _direct_kernel(
 
     sums = ()
     for i in tl.static_range(OUTPUTS):
-        sums = sums + (tl.zeros((PATCH.block_g, PATCH.block_h, PATCH.block_w), PATCH.wide),)
+        sums = sums + (tl.full((PATCH.block_g, PATCH.block_h, PATCH.block_w), 0.0, PATCH.wide),)
     for c in range(0, channels):
-        average, scale = _statistics(mean, rstd, (sample * groups + g) * channels + c, exists, PATCH)
+        average, scale = mean, rstd
+        if mean is not None:
+            average = _statistic(mean, (sample * groups + g) * channels + c, exists, PATCH)
+            scale = _statistic(rstd, (sample * groups + g) * channels + c, exists, PATCH)
         planes = map + c * channel_stride
         filters = weight + c * read_stride
         if inside:
@@ -258,7 +256,8 @@ def _load_normed(map, address, exists, mean, rstd, plane, channel_exists, PATCH:
     """In the type of the map: what is normalised is rounded to it, as a norm that stands alone does."""
     x = tl.load(map + address, mask=exists, other=0)
     if mean is not None:
-        average, scale = _statistics(mean, rstd, plane, channel_exists, PATCH)
+        average = _statistic(mean, plane, channel_exists, PATCH)
+        scale = _statistic(rstd, plane, channel_exists, PATCH)
         x = tl.where(exists, (x.to(PATCH.wide) - average) * scale, 0.0).to(x.dtype)
     return x
 
@@ -280,7 +279,7 @@ def _dense_kernel(
 
     pairs = count_pairs(first, last, written, WINDOW)
     blocks = tl.cdiv(channels, PATCH.block_i)
-    sums = tl.zeros((PATCH.block_o, PATCH.block_h * PATCH.block_w), tl.float32)
+    sums = tl.full((PATCH.block_o, PATCH.block_h * PATCH.block_w), 0.0, tl.float32)
     for step in range(0, pairs[0] * pairs[1] * pairs[2] * blocks):
         address, there, tap = reads(at, step // blocks, pairs, size, written, WINDOW)
         c = (step % blocks).to(tl.int64) * PATCH.block_i + tl.arange(0, PATCH.block_i)
@@ -345,7 +344,10 @@ def _direct_filter_kernel(
     map += sample * map_stride + g * channels * channel_stride
     pairs = count_pairs(first, last, written, WINDOW)
     for c in range(0, channels):
-        average, scale = _statistics(mean, rstd, (sample * groups + g) * channels + c, exists, PATCH)
+        average, scale = mean, rstd
+        if mean is not None:
+            average = _statistic(mean, (sample * groups + g) * channels + c, exists, PATCH)
+            scale = _statistic(rstd, (sample * groups + g) * channels + c, exists, PATCH)
         for tap in range(0, TAPS):
             address, met, _ = reads(at, tap, pairs, size, written, WINDOW)
             x = _load(map + (c * channel_stride + address * position_stride), exists & met, average, scale, PATCH)
@@ -384,7 +386,7 @@ def _dense_filter_kernel(
     grad += sample * grad_stride + (g * writes + o) * grad_channel_stride
     map += sample * map_stride + (g * channels + c) * channel_stride
     rows, columns = tl.cdiv(write_h, PATCH.block_h), tl.cdiv(write_w, PATCH.block_w)
-    total = tl.zeros((PATCH.block_o, PATCH.block_i), tl.float32)
+    total = tl.full((PATCH.block_o, PATCH.block_i), 0.0, tl.float32)
     for patch in range(piece * chunk, tl.minimum((piece + 1) * chunk, write_d * rows * columns)):
         first = patch // (rows * columns), patch // columns % rows * PATCH.block_h, patch % columns * PATCH.block_w
         at, last = _positions_of(first, PATCH)
@@ -538,7 +540,9 @@ def plan_dense_filter(convolution: Convolution) -> tuple[Patch, int, int]:
     patches = convolution.patches(patch)
     least = _ceil_div(limits.chunk, patch.block_h * patch.block_w)
     chunk = max(least, patches * max(1, programs) // limits.busy)
-    return patch, _dense_threads(block_o * block_i), min(chunk, max(1, patches))
+    # In float32 the addresses of both maps and 32 sums do not fit into the registers of a thread.
+    threads = 256 if wide else _dense_threads(block_o * block_i)
+    return patch, threads, min(chunk, max(1, patches))
 
 
 def _at_least_16(sides):
