@@ -35,7 +35,7 @@ class Heuristics:
     dense: int = 16
     # Direct. Outputs of a group that share a read. Sums in a thread, of at most so many positions: more would leave
     # too few warps to hide the latency of L1.
-    outputs: int = 8
+    outputs: int = 4
     sums: int = 32
     positions: int = 8
     threads: int = 128
