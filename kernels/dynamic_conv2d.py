@@ -535,7 +535,8 @@ def plan_dense_filter(convolution: Convolution) -> tuple[Patch, int, int]:
     block_o, block_i = (
         max(16, min(tile, _power_of_2(channels))) for channels in (convolution.writes, convolution.channels)
     )
-    patch = convolution.patch(1, block_o, block_i, _at_least_16(convolution.sides(step)))
+    # Two maps are addressed here, so a step is half as long.
+    patch = convolution.patch(1, block_o, block_i, _at_least_16(convolution.sides(max(16, step // 2))))
     programs = convolution.blocks(patch) * _ceil_div(convolution.channels, block_i) * convolution.window.taps
     patches = convolution.patches(patch)
     least = _ceil_div(limits.chunk, patch.block_h * patch.block_w)
