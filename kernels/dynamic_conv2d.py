@@ -181,7 +181,7 @@ def _add_pairs(
 @kernel
 def _direct_kernel(
     map, weight, bias, mean, rstd, output,
-    sample_stride: tl.int64, group_stride: tl.int64, written_stride: tl.int64, read_stride: tl.int64, tap_stride,
+    sample_stride: tl.int64, group_stride, written_stride: tl.int64, read_stride: tl.int64, tap_stride,
     groups: tl.int64, channels, writes, read_d, read_h, read_w, write_d, write_h, write_w,
     WINDOW: tl.constexpr, PATCH: tl.constexpr,
 ):  # fmt: skip
@@ -576,6 +576,9 @@ def _filters(weight: Tensor, convolution: Convolution) -> Tensor:
     if convolution.dense:
         # A step takes neighbouring channels of one tap.
         filters = filters.permute(0, 4, 1, 2, 3).contiguous().permute(0, 2, 3, 4, 1)
+    elif convolution.channels_last:
+        # A thread takes neighbouring groups of one tap.
+        filters = filters.permute(0, 4, 2, 3, 1).contiguous().permute(0, 4, 2, 3, 1)
     return filters.transpose(2, 3) if convolution.window.transposed else filters
 
 
@@ -650,4 +653,5 @@ def _empty_output(planes, input, weight, stride, padding, dilation):
             input.shape[2:], weight.shape[3:], stride, padding[::2], padding[1::2], dilation
         )
     ]
-    return torch.empty((len(input), weight.shape[1], *size), dtype=input.dtype, device=input.device, memory_format=planes.format)
+    shape = len(input), weight.shape[1], *size
+    return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=planes.format)

@@ -131,7 +131,9 @@ def test_pieces_of_lines(go, way, mode):
     check(make(2, 4, 50), make(2, 6, 2, 3, seed=1), make(2, 6, seed=2), 1, 1, 1, 2, mode)
 
 
-@pytest.mark.parametrize("way, mode", [("direct, pieces", "zeros"), ("direct, rolled pieces", "reflect"), ("dense, pieces", "reflect")])
+@pytest.mark.parametrize(
+    "way, mode", [("direct, pieces", "zeros"), ("direct, rolled pieces", "reflect"), ("dense, pieces", "reflect")]
+)
 def test_pieces_of_images(go, way, mode):
     """Inside the map, at its borders and beyond them."""
     go(way)
