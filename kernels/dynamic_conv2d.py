@@ -46,9 +46,9 @@ class Heuristics:
     # Numbers of a patch whose products are summed, by one warp: it needs no barrier.
     summed: int = 1024
     # Dense: outputs and positions, or outputs and channels, of a tile, and the length of a step. 64 KB of sums on 8
-    # warps, 32 KB of operands for each of three steps in flight.
+    # warps, 16 KB of operands for each of three steps in flight. Steps of 64 spill on gfx1100.
     tile: int = 128
-    step: int = 64
+    step: int = 32
     # In float32 the threads multiply, 4 by 8 numbers each.
     tile_float32: int = 64
     step_float32: int = 16
@@ -216,7 +216,7 @@ def _direct_kernel(
         if mean is not None:
             average = _statistic(mean, (sample * groups + g) * channels + c, exists, PATCH)
             scale = _statistic(rstd, (sample * groups + g) * channels + c, exists, PATCH)
-        planes = map + c * channel_stride
+        planes = map + tl.cast(c, tl.int64) * channel_stride
         filters = weight + c * read_stride
         if inside:
             sums = _add_pairs(
@@ -535,8 +535,7 @@ def plan_dense_filter(convolution: Convolution) -> tuple[Patch, int, int]:
     block_o, block_i = (
         max(16, min(tile, _power_of_2(channels))) for channels in (convolution.writes, convolution.channels)
     )
-    # Two maps are addressed here, so a step is half as long.
-    patch = convolution.patch(1, block_o, block_i, _at_least_16(convolution.sides(max(16, step // 2))))
+    patch = convolution.patch(1, block_o, block_i, _at_least_16(convolution.sides(step)))
     programs = convolution.blocks(patch) * _ceil_div(convolution.channels, block_i) * convolution.window.taps
     patches = convolution.patches(patch)
     least = _ceil_div(limits.chunk, patch.block_h * patch.block_w)
