@@ -82,10 +82,10 @@ def check(input, weight, bias, stride=1, padding=0, dilation=1, groups=1, mode="
     """Forward, and backward to everything."""
     settings = *conv_reference.window(weight, stride, padding, dilation), groups, PADDING_MODES[mode]
     output = dynamic_conv2d.forward(input, weight, bias, *settings)
-    taps = weight[0, 0].numel()
+    taps = weight.shape[2:].numel()
     expected = conv_reference.formula(*double((input, weight, bias)), *settings)
     assert_near(output, expected, taps)
-    positions = output[0, 0].numel()
+    positions = output.shape[2:].numel()
 
     grad = make(*output.shape, dtype=input.dtype, seed=9) if grad is None else grad
     gradients = dynamic_conv2d.backward(grad, input, weight, *settings, True, True, True)
@@ -100,7 +100,7 @@ def check_norm(input, weight, bias, *rule, padding="same", groups=1, mode="refle
     output, mean, rstd = dynamic_instance_norm.forward(input, weight, bias, *rule, *settings)
     expected, *statistics = norm_reference.formula(*double((input, weight, bias)), *rule, *settings)
     low = input.dtype if input.dtype.itemsize == 2 else None
-    taps, positions = weight[0, 0].numel(), output[0, 0].numel()
+    taps, positions = weight.shape[2:].numel(), output.shape[2:].numel()
     assert_near(output, expected, taps, low)
     for statistic, wanted in zip((mean, rstd), statistics, strict=True):
         assert_near(statistic, wanted, 1)
