@@ -1,4 +1,4 @@
-"""Triton's interpreter must be chosen before kernels are imported: `test_triton_values.py` has a process of its own."""
+"""Triton's interpreter must be chosen before kernels are imported: tests of values have processes of their own."""
 
 import os
 import re
@@ -10,7 +10,7 @@ import numpy
 import pytest
 
 triton = pytest.importorskip("triton", reason="triton is not installed")
-VALUES = Path(__file__).with_name("test_triton_values.py")
+VALUES = "test_triton_values.py", "test_triton_dynamic_conv2d.py"
 
 
 def version(module):
@@ -22,11 +22,13 @@ def version(module):
     version(triton) <= (3, 6) and version(numpy) >= (2, 4),
     reason="the interpreter of Triton 3.6 takes int() of arrays of one element, which NumPy 2.4 refuses",
 )
-def test_values():
+@pytest.mark.parametrize("name", VALUES)
+def test_values(name):
+    values = Path(__file__).with_name(name)
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(VALUES)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(values)],
         env={**os.environ, "TRITON_INTERPRET": "1"},
-        cwd=VALUES.parents[2],
+        cwd=values.parents[2],
         check=False,
         capture_output=True,
         text=True,

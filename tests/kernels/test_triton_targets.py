@@ -21,8 +21,17 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
-from fastnorm.kernels import _launch, instance_norm, instance_stats, layer_instance_norm, scale_shift
+from fastnorm.kernels import (
+    _launch,
+    dynamic_conv2d,
+    dynamic_instance_norm,
+    instance_norm,
+    instance_stats,
+    layer_instance_norm,
+    scale_shift,
+)
 from fastnorm.ops._activation import CODES
+from fastnorm.ops._window import PADDING_MODES
 
 SM_90, GFX942 = GPUTarget("cuda", 90, 32), GPUTarget("hip", "gfx942", 64)
 TARGETS = [
@@ -126,6 +135,25 @@ def statistics(shape, dtype, layout):
     return lambda: instance_stats.forward(make(shape, dtype, layout), 1e-5, 1, True)
 
 
+def convolution(shape, channels, kernel, groups, dtype, layout, mode="reflect", stride=1, normed=False):
+    """Forward and backward, with padding that keeps the size at a stride of 1."""
+
+    def call():
+        input = make(shape, dtype, layout)
+        weight, bias = make((shape[0], channels, shape[1] // groups, *kernel), dtype), make((shape[0], channels), dtype)
+        padding = [size // 2 for size in kernel for _ in range(2)]
+        settings = [stride] * len(kernel), padding, [1] * len(kernel), groups, PADDING_MODES[mode]
+        if normed:
+            rule = 1e-5, 0, False
+            output, mean, rstd = dynamic_instance_norm.forward(input, weight, bias, *rule, *settings)
+            dynamic_instance_norm.backward(output, input, mean, rstd, weight, *rule, *settings, True, True, True)
+        else:
+            output = dynamic_conv2d.forward(input, weight, bias, *settings)
+            dynamic_conv2d.backward(output, input, weight, *settings, True, True, True)
+
+    return call
+
+
 NCHW, LAST = torch.contiguous_format, torch.channels_last
 F64, F32, BF16, F16 = torch.float64, torch.float32, torch.bfloat16, torch.float16
 LARGE, MEDIUM, SMALL = (1, 64, 512, 512), (8, 256, 64, 64), (8, 512, 16, 16)
@@ -149,6 +177,19 @@ CASES = {
     "layer, maps": layer_norm(LARGE, BF16, LAST, "gelu", True),
     "layer, no activation": layer_norm((2, 7, 33, 31), F16, NCHW, None, True),
     "layer, many channels": layer_norm((2, 2048, 4, 4), F64, NCHW, "silu", True),
+    "depthwise": convolution((4, 512, 32, 32), 512, (3, 3), 512, F32, NCHW, normed=True),
+    "depthwise, many patches": convolution((8, 64, 128, 128), 64, (3, 3), 64, BF16, NCHW, "circular"),
+    "depthwise, channels last": convolution((4, 256, 64, 64), 256, (3, 3), 256, BF16, LAST, normed=True),
+    "depthwise, pointwise": convolution((4, 64, 128, 128), 64, (1, 1), 64, F32, NCHW),
+    "grouped": convolution((4, 256, 64, 64), 256, (3, 3), 64, F32, NCHW, "replicate"),
+    "grouped, channels last": convolution((4, 64, 256, 256), 64, (3, 3), 8, F16, LAST, normed=True),
+    "grouped, float64": convolution((4, 64, 33, 31), 64, (3, 3), 16, F64, NCHW, "zeros", 2),
+    "grouped, volume": convolution((1, 8, 16, 32, 32), 8, (3, 3, 3), 2, F32, NCHW, "zeros"),
+    "few channels": convolution((1, 3, 256, 256), 32, (9, 9), 1, F32, NCHW),
+    "dense": convolution((4, 512, 32, 32), 512, (3, 3), 1, BF16, NCHW, normed=True),
+    "dense, channels last": convolution((4, 64, 128, 128), 64, (3, 3), 1, BF16, LAST, "zeros", normed=True),
+    "dense, stride 2": convolution((4, 64, 128, 128), 128, (3, 3), 1, F16, LAST, "zeros", 2),
+    "dense, float32": convolution((4, 64, 128, 128), 64, (3, 3), 1, F32, NCHW),
     "statistics, split": statistics(LARGE, BF16, NCHW),
     "statistics, whole": statistics(MEDIUM, F32, NCHW),
 }
@@ -161,8 +202,9 @@ def test_compiles(compiled, target, case):
     assert kernels
     for kernel, warps in kernels:
         assert warps * target.warp_size <= 1024
-        # No 32-bit offset anywhere.
+        # No 32-bit offset anywhere, and what is held between memory and threads fits.
         assert not re.search(r"tt\.addptr .*tensor<[\dx]*i32>", kernel.asm["ttir"])
+        assert kernel.metadata.shared <= (64 if target.backend == "hip" else 99) << 10
         # Some ptxas keep a kernel of 66 registers to 64, and so a second program on each multiprocessor.
         assert spilled_bytes(kernel, target) <= 16, f"{kernel.name} spills"
 
