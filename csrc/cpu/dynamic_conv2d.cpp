@@ -62,9 +62,9 @@ struct Partial {
   int64_t stride;
   bool from_zero;
 
-  Partial at(int64_t vector) const { return {sums + vector * lanes<W>, stride, from_zero}; }
-  Vector<W> begin(int, int) const { return Vector<W>{}; }
-  void end(int channel, int vector, Vector<W> sum) const {
+  IN_PLACE Partial at(int64_t vector) const { return {sums + vector * lanes<W>, stride, from_zero}; }
+  IN_PLACE Vector<W> begin(int, int) const { return Vector<W>{}; }
+  IN_PLACE void end(int channel, int vector, Vector<W> sum) const {
     W* p = sums + channel * stride + vector * lanes<W>;
     store(p, from_zero ? sum : load(p) + sum);
   }
@@ -79,11 +79,11 @@ struct Final {
   const W* bias;
   bool past_caches;
 
-  Final at(int64_t vector) const {
+  IN_PLACE Final at(int64_t vector) const {
     return {out + vector * lanes<W>, stride, length - vector * lanes<W>, bias, past_caches};
   }
-  Vector<W> begin(int channel, int) const { return broadcast(bias[channel]); }
-  void end(int channel, int vector, Vector<W> sum) const {
+  IN_PLACE Vector<W> begin(int channel, int) const { return broadcast(bias[channel]); }
+  IN_PLACE void end(int channel, int vector, Vector<W> sum) const {
     T* p = out + channel * stride + vector * lanes<W>;
     const int64_t left = length - vector * lanes<W>;
     if (left >= lanes<W>) {
@@ -95,39 +95,57 @@ struct Final {
   }
 };
 
-// Adds rows (of `in_channels`) * weights (in_channels, kernel, channels), for `vectors` of pixels.
-template <int channels, int vectors, class W, class Sums>
-inline __attribute__((always_inline)) void convolve_tile(
-    const W* rows, int64_t row_stride, int64_t in_channels, const Taps& taps, const W* weights, int64_t kernel,
-    const Sums& sums) {
-  Vector<W> tile[channels][vectors];
-  unrolled<channels>([&](int c) { unrolled<vectors>([&](int v) { tile[c][v] = sums.begin(c, v); }); });
-  for (int64_t i = 0; i < in_channels; ++i)
+// Whether a tile has two rows of pixels: few channels by few vectors would leave registers unused.
+template <int channels, int vectors>
+constexpr int tile_rows = channels * vectors * 4 <= registers ? 2 : 1;
+
+// The source of a tile: rows of `in_channels`, `channel_stride` apart, and for a second row of pixels those `next` to them.
+template <class W>
+struct Source {
+  const W* rows;
+  int64_t channel_stride, in_channels, next;
+};
+
+// Adds source * weights (in_channels, kernel, channels), for `vectors` of pixels in each of two rows, or in one.
+template <int channels, int vectors, int rows, class W, class Sums>
+IN_PLACE inline void convolve_tile(
+    const Source<W>& source, int64_t first, const Taps& taps, const W* weights, int64_t kernel, const Sums* sums) {
+  constexpr int columns = rows * vectors;
+  Vector<W> tile[channels][columns];
+  unrolled<channels>([&](int c) IN_PLACE {
+    unrolled<columns>([&](int i) IN_PLACE { tile[c][i] = sums[i / vectors].at(first).begin(c, i % vectors); });
+  });
+  for (int64_t i = 0; i < source.in_channels; ++i)
     for (int64_t t = 0; t < taps.count; ++t) {
-      const W* x = rows + i * row_stride + taps.taps[t].offset;
+      const W* x = source.rows + i * source.channel_stride + taps.taps[t].offset + first * lanes<W>;
       const W* weight = weights + (i * kernel + taps.taps[t].tap) * channels;
-      Vector<W> pixels[vectors];
-      unrolled<vectors>([&](int v) { pixels[v] = load(x + v * lanes<W>); });
-      unrolled<channels>([&](int c) {
+      Vector<W> pixels[columns];
+      unrolled<columns>([&](int i) IN_PLACE { pixels[i] = load(x + i / vectors * source.next + i % vectors * lanes<W>); });
+      unrolled<channels>([&](int c) IN_PLACE {
         const Vector<W> w = broadcast(weight[c]);
-        unrolled<vectors>([&](int v) { tile[c][v] += pixels[v] * w; });
+        unrolled<columns>([&](int i) IN_PLACE { tile[c][i] += pixels[i] * w; });
       });
     }
-  unrolled<channels>([&](int c) { unrolled<vectors>([&](int v) { sums.end(c, v, tile[c][v]); }); });
+  unrolled<channels>([&](int c) IN_PLACE {
+    unrolled<columns>([&](int i) IN_PLACE { sums[i / vectors].at(first).end(c, i % vectors, tile[c][i]); });
+  });
 }
 
-// The same for a row of `width` vectors. All that it calls becomes part of it, or a tile would not stay in registers.
-template <int channels, int vectors = tile_vectors<channels>, class W, class Sums>
-__attribute__((flatten)) void convolve_row(
-    const W* rows, int64_t row_stride, int64_t in_channels, const Taps& taps, const W* weights, int64_t kernel,
-    const Sums& sums, int64_t width) {
-  int64_t v = 0;
-  for (; v + vectors <= width; v += vectors)
-    convolve_tile<channels, vectors>(rows + v * lanes<W>, row_stride, in_channels, taps, weights, kernel, sums.at(v));
+// The same for one row or two of `width` vectors.
+template <int rows, int channels, int vectors = tile_vectors<channels>, class W, class Sums>
+inline void convolve_rows(
+    const Source<W>& source, int64_t first, int64_t width, const Taps& taps, const W* weights, int64_t kernel,
+    const Sums* sums) {
+  for (; first + vectors <= width; first += vectors)
+    if constexpr (rows <= tile_rows<channels, vectors>) {
+      convolve_tile<channels, vectors, rows>(source, first, taps, weights, kernel, sums);
+    } else {
+      convolve_tile<channels, vectors, 1>(source, first, taps, weights, kernel, sums);
+      const Source<W> next = {source.rows + source.next, source.channel_stride, source.in_channels, 0};
+      convolve_tile<channels, vectors, 1>(next, first, taps, weights, kernel, sums + 1);
+    }
   if constexpr (vectors > 1)
-    if (v < width)
-      convolve_row<channels, vectors - 1>(
-          rows + v * lanes<W>, row_stride, in_channels, taps, weights, kernel, sums.at(v), width - v);
+    if (first < width) convolve_rows<rows, channels, vectors - 1>(source, first, width, taps, weights, kernel, sums);
 }
 
 // body(first, Group<channels>) over first..last, in tiles of 8 channels, 4, 2 and 1.
@@ -201,11 +219,13 @@ class Convolver {
         columns_(conv.kernel[2]),
         first_column_(phases_ + 1),
         taps_(schedule_.taps() * conv.kernel[2]),
+        next_(schedule_.rows()),
         past_caches_(
             conv.samples * conv.groups * block_.out * schedule_.rows() *
                 (forward_ ? conv.output[2] : conv.input[2]) * int64_t(sizeof(T)) >= streamed_bytes) {
     find_columns();
     find_taps();
+    find_next();
   }
 
   // Whether a task has all that there is of its source planes.
@@ -345,11 +365,35 @@ class Convolver {
   template <int channels, class SumsOf>
   void convolve_chunk(const W* input, int64_t ins, const W* weights, int64_t chunk, const SumsOf& sums_of) const {
     const auto rows = schedule_.rows_of(chunk);
-    for (int64_t row = rows.first; row < rows.last; ++row)
-      for (int64_t phase = 0; phase < phases_; ++phase)
-        convolve_row<channels>(
-            input, shape_.pitch(), ins, taps_of(row, phase), weights, kernel_size(conv_), sums_of(row, phase),
-            shape_.vectors());
+    for (int64_t row = rows.first; row < rows.last;) {
+      const int64_t next = row + 1 < rows.last ? next_.get()[row] : 0;
+      const Source<W> source = {input, shape_.pitch(), ins, next};
+      for (int64_t phase = 0; phase < phases_; ++phase) {
+        const decltype(sums_of(row, phase)) sums[] = {sums_of(row, phase), sums_of(next ? row + 1 : row, phase)};
+        const Taps taps = taps_of(row, phase);
+        if (next) convolve_rows<2, channels>(source, 0, shape_.vectors(), taps, weights, kernel_size(conv_), sums);
+        else convolve_rows<1, channels>(source, 0, shape_.vectors(), taps, weights, kernel_size(conv_), sums);
+      }
+      row += next ? 2 : 1;
+    }
+  }
+
+  // How far behind what a row meets lies what the next one does, where that is the same for all their taps; 0 elsewhere.
+  void find_next() {
+    for (int64_t row = 0; row < schedule_.rows(); ++row) {
+      int64_t next = 0;
+      bool same = row + 1 < schedule_.rows();
+      for (int64_t phase = 0; same && phase < phases_; ++phase) {
+        const Taps own = taps_of(row, phase), other = taps_of(row + 1, phase);
+        same = own.count == other.count;
+        for (int64_t t = 0; same && t < own.count; ++t) {
+          const int64_t distance = other.taps[t].offset - own.taps[t].offset;
+          if (phase == 0 && t == 0) next = distance;
+          same = distance == next && own.taps[t].tap == other.taps[t].tap;
+        }
+      }
+      next_.get()[row] = same ? next : 0;
+    }
   }
 
   void read_bias(const Part& work, W* bias) const {
@@ -445,6 +489,7 @@ class Convolver {
   Buffer<ColumnTap> columns_;
   Buffer<int64_t> first_column_;
   Buffer<ColumnTap> taps_;
+  Buffer<int64_t> next_;
   const bool past_caches_;
 };
 
@@ -458,7 +503,7 @@ struct Meetings {
 
 // sums (outs, taps), each a dot product of `rows` of the gradient and what the taps see. `last` masks the rest of a row.
 template <int outs, int taps, class W>
-__attribute__((flatten)) void multiply_rows(
+inline void multiply_rows(
     const W* input, const Meetings& meetings, int64_t tap, const W* grad, int64_t grad_stride, int64_t grad_pitch,
     int64_t width, Mask<W> last, double* sums, int64_t sum_stride) {
   Vector<W> tile[outs][taps] = {};
@@ -466,17 +511,17 @@ __attribute__((flatten)) void multiply_rows(
     const int32_t* offsets = meetings.offsets + row * meetings.taps + tap;
     for (int64_t v = 0; v < width; ++v) {
       Vector<W> pixels[taps];
-      unrolled<taps>([&](int t) { pixels[t] = load(input + offsets[t] + v * lanes<W>); });
+      unrolled<taps>([&](int t) IN_PLACE { pixels[t] = load(input + offsets[t] + v * lanes<W>); });
       if (v == width - 1)
-        unrolled<taps>([&](int t) { pixels[t] = as<Vector<W>>(as<Mask<W>>(pixels[t]) & last); });
-      unrolled<outs>([&](int o) {
+        unrolled<taps>([&](int t) IN_PLACE { pixels[t] = as<Vector<W>>(as<Mask<W>>(pixels[t]) & last); });
+      unrolled<outs>([&](int o) IN_PLACE {
         const Vector<W> g = load(grad + o * grad_stride + row * grad_pitch + v * lanes<W>);
-        unrolled<taps>([&](int t) { tile[o][t] += g * pixels[t]; });
+        unrolled<taps>([&](int t) IN_PLACE { tile[o][t] += g * pixels[t]; });
       });
     }
   }
-  unrolled<outs>([&](int o) {
-    unrolled<taps>([&](int t) { sums[o * sum_stride + t] += static_cast<double>(sum<W>(tile[o][t])); });
+  unrolled<outs>([&](int o) IN_PLACE {
+    unrolled<taps>([&](int t) IN_PLACE { sums[o * sum_stride + t] += static_cast<double>(sum<W>(tile[o][t])); });
   });
 }
 

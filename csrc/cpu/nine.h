@@ -11,7 +11,7 @@ namespace fastnorm::FASTNORM_ISA {
 
 // Lanes `first`, first + 1, ... of two vectors side by side.
 template <int first, class W>
-inline __attribute__((always_inline)) Vector<W> shifted(Vector<W> a, Vector<W> b) {
+IN_PLACE inline Vector<W> shifted(Vector<W> a, Vector<W> b) {
 #if defined(__clang__)
   Vector<W> result;
   for (int i = 0; i < lanes<W>; ++i) result[i] = first + i < lanes<W> ? a[first + i] : b[first + i - lanes<W>];
@@ -164,27 +164,27 @@ class Nine {
 
   // The vectors around those from `v` on: one before, `vectors`, and one behind.
   template <int vectors>
-  inline __attribute__((always_inline)) void read_near(
+  IN_PLACE inline void read_near(
       const Plane& plane, const Row& row, int64_t v, Vector<W> (&near)[vectors + 2]) const {
-    unrolled<vectors + 2>([&](int i) { near[i] = Vector<W>{}; });
+    unrolled<vectors + 2>([&](int i) IN_PLACE { near[i] = Vector<W>{}; });
     if (!row.data) return;
     const T* p = row.data + v * lanes<W>;
     const int64_t left_over = length_ - v * lanes<W>;
-    unrolled<vectors>([&](int i) { prefetch(p + ahead_ + i * lanes<W>); });
+    unrolled<vectors>([&](int i) IN_PLACE { prefetch(p + ahead_ + i * lanes<W>); });
     if (left_over > (vectors + 1) * lanes<W>) {
       if (v > 0) near[0] = load(p - lanes<W>);
-      unrolled<vectors + 1>([&](int i) { near[i + 1] = load(p + i * lanes<W>); });
-      if (norm_.center) unrolled<vectors + 2>([&](int i) { near[i] = plane.norm(near[i]); });
+      unrolled<vectors + 1>([&](int i) IN_PLACE { near[i + 1] = load(p + i * lanes<W>); });
+      if (norm_.center) unrolled<vectors + 2>([&](int i) IN_PLACE { near[i] = plane.norm(near[i]); });
     } else {
       if (v > 0) near[0] = load(p - lanes<W>);
-      unrolled<vectors + 1>([&](int i) {
+      unrolled<vectors + 1>([&](int i) IN_PLACE {
         const int64_t count = left_over - i * lanes<W>;
         if (count >= lanes<W>) near[i + 1] = load(p + i * lanes<W>);
         else if (count > 0) near[i + 1] = load(p + i * lanes<W>, static_cast<int>(count));
       });
-      if (norm_.center) unrolled<vectors + 2>([&](int i) { near[i] = plane.norm(near[i]); });
+      if (norm_.center) unrolled<vectors + 2>([&](int i) IN_PLACE { near[i] = plane.norm(near[i]); });
       // The element behind the last.
-      unrolled<vectors + 1>([&](int i) {
+      unrolled<vectors + 1>([&](int i) IN_PLACE {
         const int64_t lane = left_over - i * lanes<W>;
         if (lane == 0) near[i + 1] = broadcast(row.right);
         else if (lane > 0 && lane < lanes<W>) near[i + 1][lane] = row.right;
@@ -194,7 +194,7 @@ class Nine {
   }
 
   // Four rows of the result.
-  __attribute__((flatten)) void convolve_rows(const Plane& plane, int64_t y) const {
+  void convolve_rows(const Plane& plane, int64_t y) const {
     Row sources[rows + side - 1];
     for (int j = 0; j < rows + side - 1; ++j)
       sources[j] = row_of(plane, height_.begin(y + (j < rows ? j : rows - 1))[j < rows ? 0 : j - rows + 1].source);
@@ -208,28 +208,28 @@ class Nine {
   }
 
   template <int vectors>
-  inline __attribute__((always_inline)) void convolve_tile(
+  IN_PLACE inline void convolve_tile(
       const Plane& plane, const Row (&sources)[rows + side - 1], int64_t v, const Fold* folds, T* out) const {
     Vector<W> tile[rows][vectors];
-    unrolled<rows>([&](int r) { unrolled<vectors>([&](int i) { tile[r][i] = broadcast(plane.bias); }); });
-    unrolled<rows + side - 1>([&](int j) {
+    unrolled<rows>([&](int r) IN_PLACE { unrolled<vectors>([&](int i) IN_PLACE { tile[r][i] = broadcast(plane.bias); }); });
+    unrolled<rows + side - 1>([&](int j) IN_PLACE {
       Vector<W> near[vectors + 2];
       read_near<vectors>(plane, sources[j], v, near);
-      unrolled<vectors>([&](int i) {
+      unrolled<vectors>([&](int i) IN_PLACE {
         const Vector<W> left = in_register(shifted<lanes<W> - 1, W>(near[i], near[i + 1]));
         const Vector<W> right = in_register(shifted<1, W>(near[i + 1], near[i + 2]));
-        unrolled<rows>([&](int r) {
+        unrolled<rows>([&](int r) IN_PLACE {
           if (j >= r && j < r + side) add(tile[r][i], left, near[i + 1], right, plane.weights + (j - r) * side);
         });
       });
     });
-    unrolled<rows>([&](int r) {
-      unrolled<vectors>([&](int i) { write(tile[r][i], v + i, folds[r], out + r * length_); });
+    unrolled<rows>([&](int r) IN_PLACE {
+      unrolled<vectors>([&](int i) IN_PLACE { write(tile[r][i], v + i, folds[r], out + r * length_); });
     });
   }
 
   // A row by itself, which meets rows in any order.
-  __attribute__((flatten)) void convolve_row(const Plane& plane, int64_t y) const {
+  void convolve_row(const Plane& plane, int64_t y) const {
     const Fold fold = folds_ ? fold_of(plane, y) : Fold{};
     for (int64_t v = 0; v * lanes<W> < length_; ++v) {
       Vector<W> sum = broadcast(plane.bias);
@@ -244,7 +244,7 @@ class Nine {
     }
   }
 
-  static inline __attribute__((always_inline)) void add(
+  IN_PLACE static inline void add(
       Vector<W>& sum, Vector<W> left, Vector<W> here, Vector<W> right, const Vector<W>* weights) {
     sum += left * weights[0];
     sum += here * weights[1];
@@ -262,7 +262,7 @@ class Nine {
     return fold;
   }
 
-  inline __attribute__((always_inline)) void write(Vector<W> sum, int64_t v, const Fold& fold, T* row) const {
+  IN_PLACE inline void write(Vector<W> sum, int64_t v, const Fold& fold, T* row) const {
     const int64_t first = v * lanes<W>, left_over = length_ - first;
     if (folds_) {
       const auto take = [&](int64_t lane, W value) {

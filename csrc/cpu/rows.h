@@ -35,7 +35,7 @@ inline void exchange_quarters(Vector<W> (&square)[lanes<W>]) {
 }
 
 template <class W>
-inline __attribute__((always_inline)) void transpose(Vector<W> (&square)[lanes<W>]) {
+IN_PLACE inline void transpose(Vector<W> (&square)[lanes<W>]) {
   if constexpr (lanes<W> > 8) exchange_quarters<8, W>(square);
   if constexpr (lanes<W> > 4) exchange_quarters<4, W>(square);
   if constexpr (lanes<W> > 2) exchange_quarters<2, W>(square);

@@ -15,6 +15,9 @@
 
 #include "kernels.h"
 
+// Behind a lambda or a function whose vectors must stay in registers, however large what it is inlined into becomes.
+#define IN_PLACE __attribute__((always_inline))
+
 namespace fastnorm::FASTNORM_ISA {
 
 #if defined(__AVX512F__)
