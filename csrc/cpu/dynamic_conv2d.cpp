@@ -29,7 +29,8 @@ constexpr int64_t few_rows_bytes = 24 << 10, many_rows_bytes = 384 << 10;
 constexpr int64_t many_pairs = 256;
 // Products that are summed in one piece, and channels of input and output that a task works on at a time.
 constexpr int64_t piece = 144, in_limit = 64, out_limit = 64;
-// For the gradient of filters.
+// For the gradient of filters; and vectors of a row that are summed in one piece.
+constexpr int64_t vectors_of_a_piece = 64;
 constexpr int64_t gradient_in_limit = 16, gradient_out_limit = 32;
 // Channels of a block in channels_last, whose lines are then read whole.
 constexpr int64_t channels_of_lines = 32;
@@ -621,10 +622,12 @@ class FilterGradient {
       for (int64_t g = 0; g < part.groups; ++g)
         for_each_tile(0, part.outs, [&](int64_t out, auto tile) {
           for (int64_t in = 0; in < part.ins; ++in)
-            multiply<tile>(
-                input.channel(g * part.ins + in), meetings, 0, grad.channel(g * part.outs + out), grad_shape_.pitch(),
-                grad.slot_stride(), grad_shape_.vectors(), last_,
-                sums.get() + (g * part.outs + out) * filter + in * kernel, filter);
+            for_each_piece([&](int64_t first, int64_t width, Mask<W> last) {
+              multiply<tile>(
+                  input.channel(g * part.ins + in) + first, meetings, 0, grad.channel(g * part.outs + out) + first,
+                  grad_shape_.pitch(), grad.slot_stride(), width, last,
+                  sums.get() + (g * part.outs + out) * filter + in * kernel, filter);
+            });
         });
     }
     write(part, sums.get(), bias.get());
@@ -666,12 +669,22 @@ class FilterGradient {
 
   void add_bias(const RowCache<W>& grad, int64_t rows, int64_t channels, double* bias) const {
     if (!call_.grad_bias) return;
-    for (int64_t c = 0; c < channels; ++c) {
-      Vector<W> sums = {};
-      for (int64_t row = 0; row < rows; ++row)
-        for (int64_t v = 0; v < grad_shape_.vectors(); ++v)
-          sums += load(grad.channel(c) + row * grad.slot_stride() + v * lanes<W>);
-      bias[c] += static_cast<double>(sum<W>(sums));
+    for (int64_t c = 0; c < channels; ++c)
+      for_each_piece([&](int64_t first, int64_t width, Mask<W>) {
+        Vector<W> sums = {};
+        for (int64_t row = 0; row < rows; ++row)
+          for (int64_t v = 0; v < width; ++v)
+            sums += load(grad.channel(c) + first + row * grad.slot_stride() + v * lanes<W>);
+        bias[c] += static_cast<double>(sum<W>(sums));
+      });
+  }
+
+  // body(first, vectors, last) for pieces of a row that are summed at once: in one piece a long sum would lose its digits.
+  template <class Body>
+  void for_each_piece(const Body& body) const {
+    for (int64_t v = 0; v < grad_shape_.vectors(); v += vectors_of_a_piece) {
+      const int64_t width = smaller(vectors_of_a_piece, grad_shape_.vectors() - v);
+      body(v * lanes<W>, width, v + width == grad_shape_.vectors() ? last_ : ~Mask<W>{});
     }
   }
 

@@ -204,7 +204,7 @@ def _samples(make, shape):
     around = [width // 2 for width in kernel]
     yield Sample(
         "depthwise, reflect",
-        (make(*shape), make(n, c, 1, *kernel), make(n, c)),
+        (make(*shape), make(n, c, min(c, 1), *kernel), make(n, c)),
         dict(padding=around, groups=max(1, c), padding_mode="reflect"),
     )
     yield Sample(
@@ -219,7 +219,7 @@ def _samples(make, shape):
     )
     yield Sample(
         "even, replicate",
-        (make(*shape), make(n, 2 * c, 1, *some_kernel(shape, 2)), make(n, 2 * c)),
+        (make(*shape), make(n, 2 * c, min(c, 1), *some_kernel(shape, 2)), make(n, 2 * c)),
         dict(padding="same", groups=max(1, c), padding_mode="replicate"),
     )
 

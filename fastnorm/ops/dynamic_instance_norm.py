@@ -150,9 +150,8 @@ _backward = differentiable(_backward_kernel, _backward_definition, _save_backwar
 def _samples(make, shape):
     n, c = shape[:2]
     kernel, groups = some_kernel(shape), some_groups(c)
-    yield Sample(
-        "depthwise", (make(*shape), make(n, c, 1, *kernel), make(n, c)), dict(groups=max(1, c))
-    )
+    depthwise = make(*shape), make(n, c, min(c, 1), *kernel), make(n, c)
+    yield Sample("depthwise", depthwise, dict(groups=max(1, c)))
     yield Sample(
         "grouped, zeros",
         (make(*shape), make(n, 2 * groups, c // groups, *kernel), make(n, 2 * groups)),
