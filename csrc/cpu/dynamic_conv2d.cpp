@@ -502,6 +502,13 @@ struct Meetings {
   int64_t rows, taps;
 };
 
+// By halves: a chain of additions, lane by lane, would take as long as a row.
+template <class W, int half = lanes<W> / 2>
+IN_PLACE inline W sum_of_lanes(Vector<W> v) {
+  if constexpr (half == 0) return v[0];
+  else return sum_of_lanes<W, half / 2>(v + shifted<half, W>(v, v));
+}
+
 // sums (outs, taps), each a dot product of `rows` of the gradient and what the taps see. `last` masks the rest of a row.
 template <int outs, int taps, class W>
 inline void multiply_rows(
@@ -522,7 +529,7 @@ inline void multiply_rows(
     }
   }
   unrolled<outs>([&](int o) IN_PLACE {
-    unrolled<taps>([&](int t) IN_PLACE { sums[o * sum_stride + t] += static_cast<double>(sum<W>(tile[o][t])); });
+    unrolled<taps>([&](int t) IN_PLACE { sums[o * sum_stride + t] += static_cast<double>(sum_of_lanes<W>(tile[o][t])); });
   });
 }
 
@@ -572,7 +579,9 @@ class FilterGradient {
         grad_shape_(plain_, Direction::forward),
         depth_(conv_, 0, Direction::forward),
         height_(conv_, 1, Direction::forward),
-        schedule_(depth_, height_, conv_, Direction::forward, rows_of_a_chunk(), 1) {
+        schedule_(depth_, height_, conv_, Direction::forward, rows_of_a_chunk(), 1),
+        offsets_(schedule_.rows() * kernel_size(conv_)) {
+    find_meetings();
     const int64_t rest = conv_.output[2] % lanes<W>;
     for (int lane = 0; lane < lanes<W>; ++lane) last_[lane] = rest == 0 || lane < rest ? -1 : 0;
   }
@@ -581,15 +590,9 @@ class FilterGradient {
     const int64_t in_parts = call_.grad_weight ? block_.in_parts() : 1;
     const int64_t tasks = conv_.samples * block_.blocks * block_.out_parts * in_parts;
     const int64_t work = schedule_.rows() * grad_shape_.pitch() * (block_.ins + block_.outs);
-    parallel(threads_, tasks, work, [&](int64_t task) {
-      const int64_t in = task % in_parts * block_.ins, out = task / in_parts % block_.out_parts * block_.outs;
-      const int64_t unit = task / in_parts / block_.out_parts, group = unit % block_.blocks * block_.groups;
-      Part part = {unit / block_.blocks, group, smaller(block_.groups, conv_.groups - group), in, block_.in, out, block_.out};
-      if (block_.groups == 1) {
-        part.ins = smaller(block_.ins, block_.in - in);
-        part.outs = smaller(block_.outs, block_.out - out);
-      }
-      differentiate(part);
+    parallel_parts(threads_, tasks, work, [&](int64_t first, int64_t last) {
+      Workspace space(*this);
+      for (int64_t task = first; task < last; ++task) differentiate(part_of(task, in_parts), space);
     });
   }
 
@@ -599,38 +602,56 @@ class FilterGradient {
     int64_t sample, group, groups, in, ins, out, outs;
   };
 
+  Part part_of(int64_t task, int64_t in_parts) const {
+    const int64_t in = task % in_parts * block_.ins, out = task / in_parts % block_.out_parts * block_.outs;
+    const int64_t unit = task / in_parts / block_.out_parts, group = unit % block_.blocks * block_.groups;
+    const bool whole = block_.groups > 1;
+    return {
+        unit / block_.blocks, group, smaller(block_.groups, conv_.groups - group),
+        in, whole ? block_.in : smaller(block_.ins, block_.in - in),
+        out, whole ? block_.out : smaller(block_.outs, block_.out - out)};
+  }
+
+  // What a thread needs.
+  struct Workspace {
+    RowCache<W> input, grad;
+    Buffer<double> sums, bias;
+
+    explicit Workspace(const FilterGradient& of)
+        : input(of.shape_, of.block_.ins, of.schedule_.slots()),
+          grad(of.grad_shape_, of.block_.outs, of.schedule_.largest_chunk()),
+          sums(of.block_.outs * smaller(of.block_.ins, of.block_.in) * kernel_size(of.conv_)),
+          bias(of.block_.outs) {}
+  };
+
   int64_t rows_of_a_chunk() const {
     const int64_t row = (block_.ins * shape_.pitch() * conv_.stride[1] + block_.outs * grad_shape_.pitch()) * int64_t(sizeof(W));
     return larger(1, (block_.many() || block_.groups > 1 ? many_rows_bytes : few_rows_bytes) / row);
   }
 
-  void differentiate(const Part& part) const {
+  void differentiate(const Part& part, Workspace& space) const {
     const int64_t kernel = kernel_size(conv_), filter = part.ins * kernel, channels = part.groups * part.outs;
-    const int64_t chunk_rows = schedule_.largest_chunk();
-    RowCache<W> input(shape_, part.groups * part.ins, schedule_.slots()), grad(grad_shape_, channels, chunk_rows);
-    Buffer<double> sums(channels * filter), bias(channels);
-    Buffer<int32_t> offsets(chunk_rows * kernel);
-    for (int64_t i = 0; i < channels * filter; ++i) sums.get()[i] = 0;
-    for (int64_t i = 0; i < channels; ++i) bias.get()[i] = 0;
+    for (int64_t i = 0; i < channels * filter; ++i) space.sums.get()[i] = 0;
+    for (int64_t i = 0; i < channels; ++i) space.bias.get()[i] = 0;
     for (int64_t chunk = 0; chunk < schedule_.chunks(); ++chunk) {
       const auto rows = schedule_.rows_of(chunk);
-      bring_grad(part, rows, grad);
-      if (part.in == 0) add_bias(grad, rows.last - rows.first, channels, bias.get());
+      bring_grad(part, rows, space.grad);
+      if (part.in == 0) add_bias(space.grad, rows.last - rows.first, channels, space.bias.get());
       if (!call_.grad_weight) continue;
-      bring_input(part, chunk, input);
-      const Meetings meetings = meet(rows, input.slot_stride(), offsets.get());
+      bring_input(part, chunk, space.input);
+      const Meetings meetings = {offsets_.get() + rows.first * kernel, rows.last - rows.first, kernel};
       for (int64_t g = 0; g < part.groups; ++g)
         for_each_tile(0, part.outs, [&](int64_t out, auto tile) {
           for (int64_t in = 0; in < part.ins; ++in)
             for_each_piece([&](int64_t first, int64_t width, Mask<W> last) {
               multiply<tile>(
-                  input.channel(g * part.ins + in) + first, meetings, 0, grad.channel(g * part.outs + out) + first,
-                  grad_shape_.pitch(), grad.slot_stride(), width, last,
-                  sums.get() + (g * part.outs + out) * filter + in * kernel, filter);
+                  space.input.channel(g * part.ins + in) + first, meetings, 0,
+                  space.grad.channel(g * part.outs + out) + first, grad_shape_.pitch(), space.grad.slot_stride(), width,
+                  last, space.sums.get() + (g * part.outs + out) * filter + in * kernel, filter);
             });
         });
     }
-    write(part, sums.get(), bias.get());
+    write(part, space.sums.get(), space.bias.get());
   }
 
   void bring_grad(const Part& part, Schedule::Range rows, RowCache<W>& cache) const {
@@ -652,19 +673,18 @@ class FilterGradient {
       cache.bring(planes, part.groups * part.ins, schedule_.load(i), norm_ + (part.sample * all + channel));
   }
 
-  Meetings meet(Schedule::Range rows, int64_t slot_stride, int32_t* offsets) const {
-    const int64_t width = conv_.kernel[2], taps = kernel_size(conv_);
-    for (int64_t row = rows.first; row < rows.last; ++row) {
-      int32_t* of_row = offsets + (row - rows.first) * taps;
+  // What all rows meet: it is the same for every plane.
+  void find_meetings() {
+    const int64_t width = conv_.kernel[2], slot_stride = block_.ins * shape_.pitch();
+    for (int64_t row = 0; row < schedule_.rows(); ++row) {
       const auto met = schedule_.taps_of(row);
       for (int64_t i = met.first; i < met.last; ++i) {
         const Schedule::Tap tap = schedule_.tap(i);
         for (int64_t x = 0; x < width; ++x)
-          of_row[tap.tap * width + x] =
+          offsets_.get()[row * kernel_size(conv_) + tap.tap * width + x] =
               static_cast<int32_t>(tap.slot * slot_stride + shape_.position(x * conv_.dilation[2]));
       }
     }
-    return {offsets, rows.last - rows.first, taps};
   }
 
   void add_bias(const RowCache<W>& grad, int64_t rows, int64_t channels, double* bias) const {
@@ -675,7 +695,7 @@ class FilterGradient {
         for (int64_t row = 0; row < rows; ++row)
           for (int64_t v = 0; v < width; ++v)
             sums += load(grad.channel(c) + first + row * grad.slot_stride() + v * lanes<W>);
-        bias[c] += static_cast<double>(sum<W>(sums));
+        bias[c] += static_cast<double>(sum_of_lanes<W>(sums));
       });
   }
 
@@ -709,6 +729,7 @@ class FilterGradient {
   const RowShape<W> shape_, grad_shape_;
   const Reach depth_, height_;
   const Schedule schedule_;
+  Buffer<int32_t> offsets_;
   Mask<W> last_;
 };
 

@@ -56,6 +56,8 @@ class Nine {
         ahead_(source_height_ * length_ * int64_t(sizeof(T)) <= page_limit ? conv.input[0] * source_height_ * length_ : 0),
         left_(forward_ ? inside(-1, length_, conv.border) : -1),
         right_(forward_ ? inside(length_, length_, conv.border) : -1),
+        left_of_gradient_(inside(-1, length_, conv.border)),
+        right_of_gradient_(inside(length_, length_, conv.border)),
         height_(conv, 1, direction),
         regular_(height_.results()),
         past_caches_(planes_ * conv.input[0] * height_.results() * length_ * int64_t(sizeof(T)) >= streamed_bytes) {
@@ -187,7 +189,7 @@ class Nine {
       unrolled<vectors + 1>([&](int i) IN_PLACE {
         const int64_t lane = left_over - i * lanes<W>;
         if (lane == 0) near[i + 1] = broadcast(row.right);
-        else if (lane > 0 && lane < lanes<W>) near[i + 1][lane] = row.right;
+        else if (lane > 0 && lane < lanes<W>) near[i + 1] = with_lane(near[i + 1], static_cast<int>(lane), row.right);
       });
     }
     if (v == 0) near[0] = broadcast(row.left);
@@ -262,14 +264,27 @@ class Nine {
     return fold;
   }
 
+  // A lane of a variable number would send the vector through memory.
+  IN_PLACE static inline Mask<W> is_lane(int lane) {
+    Mask<W> number;
+    for (int i = 0; i < lanes<W>; ++i) number[i] = i;
+    return number == lane;
+  }
+  IN_PLACE static inline Vector<W> only(int lane, W value) {
+    return as<Vector<W>>(as<Mask<W>>(broadcast(value)) & is_lane(lane));
+  }
+  IN_PLACE static inline Vector<W> with_lane(Vector<W> v, int lane, W value) {
+    return is_lane(lane) ? broadcast(value) : v;
+  }
+
   IN_PLACE inline void write(Vector<W> sum, int64_t v, const Fold& fold, T* row) const {
     const int64_t first = v * lanes<W>, left_over = length_ - first;
     if (folds_) {
-      const auto take = [&](int64_t lane, W value) {
-        if (lane >= 0 && lane < lanes<W>) sum[lane] += value;
+      const auto take = [&](int64_t lane, W value) IN_PLACE {
+        if (lane >= 0 && lane < lanes<W>) sum += only(static_cast<int>(lane), value);
       };
-      take(inside(-1, length_, conv_.border) - first, fold.left);
-      take(inside(length_, length_, conv_.border) - first, fold.right);
+      take(left_of_gradient_ - first, fold.left);
+      take(right_of_gradient_ - first, fold.right);
     }
     T* out = row + first;
     if (left_over < lanes<W>) store(out, sum, static_cast<int>(left_over));
@@ -288,6 +303,7 @@ class Nine {
   const int64_t planes_, length_, source_height_;
   const int64_t ahead_;  // what is asked for while a plane is read
   const int64_t left_, right_;  // what lies beyond the ends of a row; negative for zeros
+  const int64_t left_of_gradient_, right_of_gradient_;  // and where a gradient there belongs
   const Reach height_;
   Buffer<bool> regular_;
   const bool past_caches_;
