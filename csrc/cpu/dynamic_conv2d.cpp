@@ -316,7 +316,7 @@ class Convolver {
             const Schedule::Tap tap = schedule_.tap(forward_ ? i : of_row.first + of_row.last - 1 - i);
             const ColumnTap column = columns_.get()[j];
             taps_.get()[count++] = {
-                static_cast<int32_t>(tap.slot * block_.ins * shape_.pitch() + column.offset),
+                static_cast<int32_t>(tap.slot * shape_.slot_stride(block_.ins) + column.offset),
                 static_cast<int32_t>(tap.tap * conv_.kernel[2] + column.tap)};
           }
       }
@@ -420,26 +420,19 @@ class Convolver {
     const int64_t out_stride = forward_ ? filter : kernel, in_stride = forward_ ? kernel : filter;
     const T* from = static_cast<const T*>(filters_.data) + sample * filters_.sample_stride +
         group * conv_.out_channels * filter + out * out_stride + in * in_stride;
-    if constexpr (channels > 1)
-      if (forward_) {
-        for_each_vector<W>(0, ins * kernel, [&](int64_t i, auto count) {
+    // What lies side by side for each channel: all, or with input and output exchanged the kernel of one.
+    const int64_t run = forward_ ? ins * kernel : kernel;
+    for (int64_t i = 0; i < ins; i += run / kernel)
+      for_each_vector<W>(0, run, [&](int64_t k, auto count) {
+        W* to = packed + (i * kernel + k) * channels;
+        for (int64_t c = 0; c < channels; c += lanes<W>) {
+          const int width = smaller(lanes<W>, channels - c);
           Vector<W> square[lanes<W>] = {};
-          for (int c = 0; c < channels; ++c) {
-            // More channels than lanes are done below.
-            if (c < lanes<W>) square[c] = load(from + c * out_stride + i, count);
-          }
+          for (int j = 0; j < width; ++j) square[j] = load(from + (c + j) * out_stride + i * in_stride + k, count);
           transpose<W>(square);
-          for (int lane = 0; lane < number_of<W>(count); ++lane)
-            store(packed + (i + lane) * channels, square[lane], smaller(channels, lanes<W>));
-        });
-        for (int64_t c = lanes<W>; c < channels; ++c)
-          for (int64_t i = 0; i < ins * kernel; ++i) packed[i * channels + c] = widened(from + c * out_stride + i);
-        return;
-      }
-    for (int64_t i = 0; i < ins; ++i)
-      for (int64_t k = 0; k < kernel; ++k)
-        for (int64_t c = 0; c < channels; ++c)
-          packed[(i * kernel + k) * channels + c] = widened(from + c * out_stride + i * in_stride + k);
+          for (int lane = 0; lane < number_of<W>(count); ++lane) store(to + lane * channels + c, square[lane], width);
+        }
+      });
   }
 
   void write(const Part& work, int64_t chunk, const Plane<T>& result, const Workspace& space) const {
@@ -523,7 +516,7 @@ inline void multiply_rows(
       if (v == width - 1)
         unrolled<taps>([&](int t) IN_PLACE { pixels[t] = as<Vector<W>>(as<Mask<W>>(pixels[t]) & last); });
       unrolled<outs>([&](int o) IN_PLACE {
-        const Vector<W> g = load(grad + o * grad_stride + row * grad_pitch + v * lanes<W>);
+        const Vector<W> g = in_register(load(grad + o * grad_stride + row * grad_pitch + v * lanes<W>));
         unrolled<taps>([&](int t) IN_PLACE { tile[o][t] += g * pixels[t]; });
       });
     }
@@ -675,7 +668,7 @@ class FilterGradient {
 
   // What all rows meet: it is the same for every plane.
   void find_meetings() {
-    const int64_t width = conv_.kernel[2], slot_stride = block_.ins * shape_.pitch();
+    const int64_t width = conv_.kernel[2], slot_stride = shape_.slot_stride(block_.ins);
     for (int64_t row = 0; row < schedule_.rows(); ++row) {
       const auto met = schedule_.taps_of(row);
       for (int64_t i = met.first; i < met.last; ++i) {

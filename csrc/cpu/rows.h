@@ -106,6 +106,8 @@ class RowShape {
   }
 
   int64_t pitch() const { return pitch_; }
+  // Between slots of so many channels: an odd number of lines, or rows below each other would share a few sets of L1.
+  int64_t slot_stride(int64_t channels) const { return (channels * pitch_ / lanes<W> | 1) * lanes<W>; }
   int64_t vectors() const { return vectors_; }  // of a phase of the result
   int64_t position(int64_t padded) const {
     return phases_ == 1 ? start_ + padded : padded % phases_ * segment_ + padded / phases_;
@@ -191,7 +193,7 @@ class RowCache {
     for (int64_t i = 0; i < slots * slot_stride(); i += lanes<W>) store(rows_.get() + i, Vector<W>{});
   }
 
-  int64_t slot_stride() const { return channels_ * shape_.pitch(); }
+  int64_t slot_stride() const { return shape_.slot_stride(channels_); }
   const W* channel(int64_t channel) const { return rows_.get() + channel * shape_.pitch(); }
 
   template <class T>
