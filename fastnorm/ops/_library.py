@@ -41,7 +41,7 @@ def differentiable(operator, definition: Callable, setup_context: Callable, back
     # autograd.Function asks for it at every call; finding it anew would cost as much as the kernel.
     forward.__signature__ = inspect.signature(forward)
     function = type(
-        operator.name().partition("::")[2],
+        operator.__name__.partition(".")[0],
         (torch.autograd.Function,),
         {
             "forward": staticmethod(forward),

@@ -14,6 +14,7 @@ import math
 
 import torch
 
+from . import _by_sample
 from ._layout import empty_map, memory_format, product, store_like, wide_dtype, widen
 from ._library import define, differentiable, gradient_of
 from ._operator import Operator, Sample
@@ -145,7 +146,28 @@ _backward_kernel = define(
 )
 
 
-# Autograd. A convolution is linear in each of its inputs, so its second derivatives are convolutions again.
+# By the kernels, or by torch's own convolution where that is faster.
+
+
+def _convolve(input, weight, bias, *settings):
+    *window, groups, _ = settings
+    if not _by_sample.is_faster(input, weight, groups):
+        return _forward_kernel(input, weight, bias, *settings)
+    return _by_sample.convolve(empty_output(input, weight, *window), input, weight, bias, *settings)
+
+
+def _convolve_back(grad, input, weight, *settings):
+    *settings, need_input, need_weight, need_bias = settings
+    by_sample = need_input and _by_sample.is_faster(input, weight, settings[3])
+    grad_input, *others = _backward_kernel(
+        grad, input, weight, *settings, need_input and not by_sample, need_weight, need_bias
+    )
+    if by_sample:
+        grad_input = _by_sample.gradient_of_input(empty_map(input), grad, weight, *settings)
+    return grad_input, *others
+
+
+# Autograd.
 
 
 def _save(ctx, inputs, output):
@@ -155,17 +177,14 @@ def _save(ctx, inputs, output):
 
 
 def _differentiate(ctx, grad):
-    input, weight = ctx.saved_tensors
-    need_input, need_weight, need_bias = ctx.needs_input_grad[:3]
-    grad_input, grad_weight, grad_bias = _backward(
-        grad, input, weight, *ctx.settings, need_input, need_weight, need_bias
-    )
-    return (
-        grad_input if need_input else None,
-        grad_weight if need_weight else None,
-        grad_bias.to(ctx.bias_dtype) if need_bias else None,
-        *[None] * 5,
-    )
+    needed = ctx.needs_input_grad[:3]
+    return *wanted_gradients(_backward(grad, *ctx.saved_tensors, *ctx.settings, *needed), needed, ctx.bias_dtype), *[None] * 5
+
+
+def wanted_gradients(found, needed, bias_dtype):
+    """Gradients of input, weight and bias, None for those that are not needed."""
+    grad_input, grad_weight, grad_bias = (gradient if need else None for gradient, need in zip(found, needed))
+    return grad_input, grad_weight, None if grad_bias is None else grad_bias.to(bias_dtype)
 
 
 def _save_backward(ctx, inputs, output):
@@ -181,8 +200,8 @@ def _differentiate_backward(ctx, *gradients):
     return *gradient_of(from_inputs, ctx.saved_tensors, gradients), *[None] * 8
 
 
-_forward = differentiable(_forward_kernel, _definition, _save, _differentiate)
-_backward = differentiable(_backward_kernel, _backward_definition, _save_backward, _differentiate_backward)
+_forward = differentiable(_convolve, _definition, _save, _differentiate)
+_backward = differentiable(_convolve_back, _backward_definition, _save_backward, _differentiate_backward)
 
 
 # Filters for a map of any shape: as wide as fits, in as many groups as its channels allow.

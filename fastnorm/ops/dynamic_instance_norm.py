@@ -9,12 +9,14 @@ At least, per element: one read and one write; no normalised map. 4 flops more t
 and one write.
 """
 
-from . import dynamic_conv2d, instance_norm, instance_stats, scale_shift
-from ._layout import empty_statistic, store_like
+import torch
+
+from . import _by_sample, dynamic_conv2d, instance_norm, instance_stats, scale_shift
+from ._layout import empty_map, empty_statistic, store_like
 from ._library import define, differentiable, gradient_of
 from ._operator import Operator, Sample
 from ._window import PADDING_MODES
-from .dynamic_conv2d import SETTINGS, empty_gradients, empty_output, some_groups, some_kernel, window
+from .dynamic_conv2d import SETTINGS, empty_gradients, empty_output, some_groups, some_kernel, wanted_gradients, window
 
 
 def dynamic_instance_norm(
@@ -99,6 +101,37 @@ _backward_kernel = define(
 )
 
 
+# By the kernels, or by torch's own convolution where that is faster.
+
+
+def _convolve(input, weight, bias, eps, correction, eps_on_std, *settings):
+    *window, groups, _ = settings
+    if not _by_sample.is_faster(input, weight, groups):
+        return _forward_kernel(input, weight, bias, eps, correction, eps_on_std, *settings)
+    mean, rstd = torch.ops.fastnorm.instance_stats(input, eps, correction, eps_on_std)
+
+    def norm(sample, n):
+        none = None, None, None, 0, 0.0
+        return torch.ops.fastnorm.scale_shift(sample, mean[n : n + 1], rstd[n : n + 1], *none)
+
+    output = empty_output(input, weight, *window)
+    return _by_sample.convolve(output, input, weight, bias, *settings, norm), mean, rstd
+
+
+def _convolve_back(grad, input, mean, rstd, weight, eps, correction, eps_on_std, *settings):
+    rule = eps, correction, eps_on_std
+    *settings, need_input, need_weight, need_bias = settings
+    by_sample = need_input and _by_sample.is_faster(input, weight, settings[3])
+    grad_input, *others = _backward_kernel(
+        grad, input, mean, rstd, weight, *rule, *settings, need_input and not by_sample, need_weight, need_bias
+    )
+    if by_sample:
+        grad_normed = _by_sample.gradient_of_input(empty_map(input), grad, weight, *settings)
+        norm = None, None, None, None, *rule, 1.0, 0, 0.0
+        grad_input = torch.ops.fastnorm.instance_norm_backward(grad_normed, input, mean, rstd, *norm)[0]
+    return grad_input, *others
+
+
 # Autograd. The statistics are what the backward needs, not something to differentiate.
 
 
@@ -114,16 +147,8 @@ def _save(ctx, inputs, output):
 def _differentiate(ctx, grad, grad_mean, grad_rstd):
     if grad is None:
         return (None,) * 11
-    need_input, need_weight, need_bias = ctx.needs_input_grad[:3]
-    grad_input, grad_weight, grad_bias = _backward(
-        grad, *ctx.saved_tensors, *ctx.settings, need_input, need_weight, need_bias
-    )
-    return (
-        grad_input if need_input else None,
-        grad_weight if need_weight else None,
-        grad_bias.to(ctx.bias_dtype) if need_bias else None,
-        *[None] * 8,
-    )
+    needed = ctx.needs_input_grad[:3]
+    return *wanted_gradients(_backward(grad, *ctx.saved_tensors, *ctx.settings, *needed), needed, ctx.bias_dtype), *[None] * 8
 
 
 def _save_backward(ctx, inputs, output):
@@ -143,8 +168,8 @@ def _differentiate_backward(ctx, *gradients):
     return grad_grad, grad_input, None, None, grad_weight, *[None] * 11
 
 
-_forward = differentiable(_forward_kernel, _definition, _save, _differentiate)
-_backward = differentiable(_backward_kernel, _backward_definition, _save_backward, _differentiate_backward)
+_forward = differentiable(_convolve, _definition, _save, _differentiate)
+_backward = differentiable(_convolve_back, _backward_definition, _save_backward, _differentiate_backward)
 
 
 def _samples(make, shape):
