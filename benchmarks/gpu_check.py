@@ -247,7 +247,7 @@ def failures(result) -> list[str]:
     for backend, measured in result["measured"].items():
         lines += [f"measure, {backend}: {problem}" for problem in measured["problems"]]
         for case in measured["measurements"]:
-            name = f"{case['operator']} {case['pass']} {case['shape']} {case['dtype']}"
+            name = f"{called(case)} {case['pass']} {case['shape']} {case['dtype']}"
             if case["device"] == "cuda" and EXPECTED[backend] not in case["kernels"].values():
                 lines.append(f"measure, {backend}: {name}: ran {case['kernels']}, not {EXPECTED[backend]}")
             for entry in case["contenders"]:
@@ -280,7 +280,7 @@ HEADER = ("operator", "pass", "dtype", "of limit", "median", "triton", "median",
 
 
 def summary(measured) -> list[tuple[str, ...]]:
-    keys = {(case["operator"], case["pass"], case["dtype"]): None for case in measured["auto"]["measurements"]}
+    keys = {(called(case), case["pass"], case["dtype"]): None for case in measured["auto"]["measurements"]}
     rows = []
     for key in keys:
         ours, triton = (standings(measured[name], key, only=LARGE) for name in ("auto", "triton"))
@@ -295,12 +295,17 @@ def summary(measured) -> list[tuple[str, ...]]:
     return rows
 
 
+def called(case) -> str:
+    """The operator, and the kind of its call where it has several."""
+    return f"{case['operator']} {case.get('kind', '')}".strip()
+
+
 def standings(report, key, only=None) -> list[dict]:
     """How fastnorm does in each layout of the cases of (operator, pass, dtype), on some shapes or all."""
     return [
         standing
         for case in report["measurements"]
-        if (case["operator"], case["pass"], case["dtype"]) == key
+        if (called(case), case["pass"], case["dtype"]) == key
         if only is None or "x".join(map(str, case["shape"])) in only
         for standing in case["fastnorm"].values()
     ]

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from fastnorm import functional
 from fastnorm.ops._operator import Operator
@@ -21,6 +22,11 @@ MOST_COPIES = 256  # Of a map so small that there the cache does not matter.
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
+def room_of(operator: Operator):
+    """What the operator is measured against."""
+    return importlib.import_module(f"fastnorm.benchmarks.{operator.name}")
+
+
 def layouts_of(shape: tuple[int, ...]) -> tuple[str, ...]:
     """channels_last exists for maps of two and three spatial dimensions."""
     return LAYOUTS if len(shape) in _CHANNELS_LAST else LAYOUTS[:1]
@@ -28,13 +34,21 @@ def layouts_of(shape: tuple[int, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Case:
-    """An operator, forward or backward, on maps of one shape (N, C, *), type and device."""
+    """An operator, forward or backward, on maps of one shape (N, C, *), type and device.
+
+    `kind` is one of those that its room in `benchmarks/` names, or empty.
+    """
 
     operator: Operator
     backward: bool
     shape: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
+    kind: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.operator.name} {self.kind}".strip()
 
     @property
     def direction(self) -> str:
@@ -59,15 +73,15 @@ class Stage:
 
     def __init__(self, case: Case):
         self.case = case
-        self._room = importlib.import_module(f"fastnorm.benchmarks.{case.operator.name}")
+        self._room = room_of(case.operator)
         self._sets = {}
         generator = torch.Generator(case.device).manual_seed(0)
 
         def make(*shape):
             return torch.randn(shape, generator=generator, device=case.device).to(case.dtype)
 
-        self._arguments = self._room.arguments(make, case.shape)
-        exact = {name: _double(value) for name, value in self._arguments.items()}
+        self._arguments = self._room.arguments(make, case.shape, *filter(None, [case.kind]))
+        exact = _changed(self._arguments, _double)
         with torch.set_grad_enabled(case.backward):
             exact = _leaves(exact) if case.backward else exact
             outputs = _call(case.operator.reference, exact)
@@ -76,7 +90,9 @@ class Stage:
 
     def copy(self) -> Contender:
         """`out.copy_(x)` on CPU, `clone()` on a GPU: a map read and a map written."""
-        input = next(value for value in self._arguments.values() if value.shape == self.case.shape)
+        input = next(
+            value for value in self._arguments.values() if isinstance(value, Tensor) and value.shape == self.case.shape
+        )
         turn = itertools.cycle([input.clone() for _ in range(self._copies())])
         copy = torch.clone if self.case.device.type == "cuda" else torch.empty_like(input).copy_
         return Contender(lambda: next(turn), copy)
@@ -110,10 +126,16 @@ class Stage:
     def _arguments_in(self, layout):
         """Copies of the arguments, to be taken in turn."""
         if layout not in self._sets:
-            arguments = {name: _in_layout(value, layout) for name, value in self._arguments.items()}
-            copies = [{name: value.clone() for name, value in arguments.items()} for _ in range(self._copies())]
+            arguments = _changed(self._arguments, lambda value: self._in_layout(value, layout))
+            copies = [_changed(arguments, Tensor.clone) for _ in range(self._copies())]
             self._sets[layout] = [_leaves(copy) for copy in copies] if self.case.backward else copies
         return self._sets[layout]
+
+    def _in_layout(self, value, layout):
+        """Maps alone: filters lie as they are made."""
+        is_map = value.dim() == len(self.case.shape)
+        channels_last = _CHANNELS_LAST.get(value.dim()) if is_map and layout == "channels_last" else None
+        return value if channels_last is None else value.contiguous(memory_format=channels_last)
 
     def _copies(self):
         """Enough on a GPU that no call finds its input in the cache; on CPU a layer's input often is there."""
@@ -143,7 +165,7 @@ def _call(function, arguments):
 
 def _differentiate(outputs, arguments, gradients):
     """The gradients of all arguments that have one."""
-    inputs = [value for value in arguments.values() if value.requires_grad]
+    inputs = [value for value in arguments.values() if isinstance(value, Tensor) and value.requires_grad]
     return torch.autograd.grad(outputs, inputs, [g.to(o.dtype) for o, g in zip(outputs, gradients)])
 
 
@@ -152,9 +174,9 @@ def _double(value):
 
 
 def _leaves(arguments):
-    return {name: value.detach().requires_grad_(value.is_floating_point()) for name, value in arguments.items()}
+    return _changed(arguments, lambda value: value.detach().requires_grad_(value.is_floating_point()))
 
 
-def _in_layout(value, layout):
-    channels_last = _CHANNELS_LAST.get(value.dim()) if layout == "channels_last" else None
-    return value if channels_last is None else value.contiguous(memory_format=channels_last)
+def _changed(arguments, change):
+    """The same call on changed tensors."""
+    return {name: change(value) if isinstance(value, Tensor) else value for name, value in arguments.items()}

@@ -27,6 +27,7 @@ def _measurement(measurement):
     case = measurement.case
     return {
         "operator": case.operator.name,
+        "kind": case.kind,
         "pass": case.direction,
         "shape": list(case.shape),
         "dtype": str(case.dtype).removeprefix("torch."),

@@ -49,7 +49,7 @@ def _ratio(measurement, rival, layout):
 
 def call_rows(measurements: Iterable[Measurement]) -> list[tuple[str, ...]]:
     """What a call costs by itself: one row for each case, everybody's time in its better layout."""
-    return [(found.case.operator.name, found.case.direction, *_times(found)) for found in measurements]
+    return [(found.case.name, found.case.direction, *_times(found)) for found in measurements]
 
 
 def _times(measurement):
@@ -61,7 +61,7 @@ def _times(measurement):
 def notes(measurements: Iterable[Measurement]) -> list[str]:
     """Who was not timed, and why."""
     return [
-        f"{case.operator.name} {case.direction} {dimensions(case.shape)}: {entry.name} {entry.layout} {entry.problem}: "
+        f"{case.name} {case.direction} {dimensions(case.shape)}: {entry.name} {entry.layout} {entry.problem}: "
         f"{entry.detail}"
         for measurement in measurements
         for case in [measurement.case]

@@ -13,7 +13,7 @@ import torch
 from .. import tune_allocator
 from ..bench import SHAPES, TINY, machine, report, table as cells
 from ..bench.clock import clock_for, wall_clock
-from ..bench.contenders import FASTNORM, LAYOUTS, RIVALS, Case, layouts_of
+from ..bench.contenders import FASTNORM, LAYOUTS, RIVALS, Case, layouts_of, room_of
 from ..bench.measure import measure
 from ..ops import OPERATORS
 from . import arguments, table
@@ -35,6 +35,8 @@ def add_arguments(parser):
     add("--pass", dest="passes", choices=("forward", "backward", "both"), default="both", help="default: both")
     add("--shape", dest="shapes", action="append", metavar="NxCxHxW", type=_shape, help="of the map, may be repeated "
         "(default: those of style-transfer networks)")
+    add("--kind", dest="kinds", action="append", metavar="KIND", help="of an operator that has several, such as depthwise; "
+        "may be repeated (default: all)")
     add("--layout", choices=LAYOUTS, help="default: both")
     add("--dtype", dest="dtypes", action="append", choices=DTYPES, help="may be repeated (default: float32)")
     add("--device", choices=arguments.DEVICES, default="auto", help="auto (default) is cuda where there is one")
@@ -73,7 +75,8 @@ class Plan:
     def __init__(self, args):
         self.operators = args.operators or list(OPERATORS.values())
         self.passes = {"forward": [False], "backward": [True], "both": [False, True]}[args.passes]
-        self.shapes = args.shapes or (QUICK_SHAPES if args.quick else SHAPES)
+        self.kinds = args.kinds
+        self.shapes = args.shapes or (QUICK_SHAPES if args.quick else ())
         self.calls = not args.shapes
         self.layouts = (args.layout,) if args.layout else LAYOUTS
         self.dtypes = args.dtypes or ["float32"]
@@ -86,17 +89,26 @@ class Plan:
 
     def sections(self):
         """A table for each operator and type, and one for the cost of a call."""
-        for operator in self.operators:
+        chosen = [(operator, kind) for operator in self.operators for kind in self._kinds(operator)]
+        if not chosen:
+            raise UserError(f"--kind {' '.join(self.kinds)}: none of these operators has it")
+        for operator, kind in chosen:
+            shapes = self.shapes or getattr(room_of(operator), "SHAPES", {}).get(kind, SHAPES)
             for dtype in self.dtypes:
-                yield Section(f"{operator.name}, {dtype}", self._cases([operator], self.shapes, dtype))
+                cases = self._cases(operator, kind, shapes, dtype)
+                yield Section(f"{cases[0].name}, {dtype}", cases)
         if self.calls:
-            cases = self._cases(self.operators, [TINY], self.dtypes[0])
+            cases = [case for each in chosen for case in self._cases(*each, [TINY], self.dtypes[0])]
             yield Calls(f"a call on {cells.dimensions(TINY)}, {self.dtypes[0]}", cases)
 
-    def _cases(self, operators, shapes, dtype):
+    def _kinds(self, operator):
+        """Those of its room that are wanted; one without a name where it has none."""
+        kinds = getattr(room_of(operator), "KINDS", ("",))
+        return kinds if self.kinds is None else [kind for kind in kinds if kind in self.kinds]
+
+    def _cases(self, operator, kind, shapes, dtype):
         return [
-            Case(operator, backward, shape, getattr(torch, dtype), self.device)
-            for operator in operators
+            Case(operator, backward, shape, getattr(torch, dtype), self.device, kind)
             for backward in self.passes
             for shape in shapes
         ]

@@ -1,6 +1,7 @@
 """Contenders checked against float64, and what is made of their times."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -39,7 +40,20 @@ def quick(case, **options):
 @every_operator
 @pytest.mark.parametrize("shape", [SHAPE, (2, 3, 30), (2, 3, 4, 3, 5)], ids=["2-D", "1-D", "3-D"])
 def test_all_contenders_are_right(operator, backward, shape):
-    found = quick(case(operator.name, backward, shape, torch.float64), rivals=("eager", "idiom"))
+    if operator.name.endswith("2d") and len(shape) != 4:
+        pytest.skip("of images")
+    assert_all_right(case(operator.name, backward, shape, torch.float64))
+
+
+@both_passes
+@pytest.mark.parametrize("kind", ["depthwise", "grouped", "dense"])
+def test_kinds_of_a_call(kind, backward):
+    assert_all_right(replace(case("dynamic_instance_norm", backward, SHAPE, torch.float64), kind=kind))
+
+
+def assert_all_right(case):
+    found = quick(case, rivals=("eager", "idiom"))
+    shape, backward = case.shape, case.backward
     wanted = {(name, layout) for name in (FASTNORM, "eager", "idiom") for layout in layouts_of(shape)}
     assert {(entry.name, entry.layout) for entry in found.entries} == wanted
     # torch's own backward is, where a gradient in channels_last reaches F.instance_norm, wrong.
