@@ -13,6 +13,7 @@
 
 #include <type_traits>
 
+#include "depthwise_last.h"
 #include "nine.h"
 #include "statistics.h"
 
@@ -40,7 +41,7 @@ constexpr int64_t tasks_per_thread = 4;
 constexpr int registers = vector_bytes == 64 ? 32 : 16;
 
 struct ColumnTap {
-  int32_t offset, tap;
+  int64_t offset, tap;
 };
 
 // The taps of a row, of all its source rows and columns: where in a channel's rows, and which of the kernel.
@@ -299,7 +300,7 @@ class Convolver {
         const int64_t ahead = tap * conv_.dilation[2], behind = phase - ahead;
         if (!forward_ && behind % phases_ != 0) continue;
         const int64_t offset = forward_ ? shape_.position(ahead) : shape_.first() + behind / phases_;
-        columns_.get()[count++] = {static_cast<int32_t>(offset), static_cast<int32_t>(tap)};
+        columns_.get()[count++] = {offset, tap};
       }
     }
     first_column_.get()[phases_] = count;
@@ -316,8 +317,7 @@ class Convolver {
             const Schedule::Tap tap = schedule_.tap(forward_ ? i : of_row.first + of_row.last - 1 - i);
             const ColumnTap column = columns_.get()[j];
             taps_.get()[count++] = {
-                static_cast<int32_t>(tap.slot * shape_.slot_stride(block_.ins) + column.offset),
-                static_cast<int32_t>(tap.tap * conv_.kernel[2] + column.tap)};
+                tap.slot * shape_.slot_stride(block_.ins) + column.offset, tap.tap * conv_.kernel[2] + column.tap};
           }
       }
   }
@@ -491,7 +491,7 @@ class Convolver {
 
 // What a row of the gradient meets: for each tap of the kernel, where in a channel's rows.
 struct Meetings {
-  const int32_t* offsets;  // (rows, taps)
+  const int64_t* offsets;  // (rows, taps)
   int64_t rows, taps;
 };
 
@@ -509,7 +509,7 @@ inline void multiply_rows(
     int64_t width, Mask<W> last, double* sums, int64_t sum_stride) {
   Vector<W> tile[outs][taps] = {};
   for (int64_t row = 0; row < meetings.rows; ++row) {
-    const int32_t* offsets = meetings.offsets + row * meetings.taps + tap;
+    const int64_t* offsets = meetings.offsets + row * meetings.taps + tap;
     for (int64_t v = 0; v < width; ++v) {
       Vector<W> pixels[taps];
       unrolled<taps>([&](int t) IN_PLACE { pixels[t] = load(input + offsets[t] + v * lanes<W>); });
@@ -675,7 +675,7 @@ class FilterGradient {
         const Schedule::Tap tap = schedule_.tap(i);
         for (int64_t x = 0; x < width; ++x)
           offsets_.get()[row * kernel_size(conv_) + tap.tap * width + x] =
-              static_cast<int32_t>(tap.slot * slot_stride + shape_.position(x * conv_.dilation[2]));
+              tap.slot * slot_stride + shape_.position(x * conv_.dilation[2]);
       }
     }
   }
@@ -722,7 +722,7 @@ class FilterGradient {
   const RowShape<W> shape_, grad_shape_;
   const Reach depth_, height_;
   const Schedule schedule_;
-  Buffer<int32_t> offsets_;
+  Buffer<int64_t> offsets_;
   Mask<W> last_;
 };
 
@@ -763,13 +763,23 @@ void through_normalization(const DynamicConv2dBackward& call, const Threads& thr
 
 }  // namespace
 
+// Runs the convolver that is made for this shape.
+template <class T, class Body>
+void with_convolver(
+    const Convolution& conv, Direction direction, const void* source, const Filters& filters, const Parameter& bias,
+    void* result, const Normalization<Wide<T>>& norm, const Threads& threads, const Body& body) {
+  if (Nine<T>::fits(conv)) body(Nine<T>(conv, direction, source, filters, bias, result, norm, threads));
+  else if (DepthwiseLast<T>::fits(conv)) body(DepthwiseLast<T>(conv, direction, source, filters, bias, result, norm, threads));
+  else body(Convolver<T>(conv, direction, source, filters, bias, result, norm, threads));
+}
+
 void dynamic_conv2d(const DynamicConv2d& call, const Threads& threads) {
   if (!call.output) return;
   with_element(call.shape.element, [&](auto element) {
     using T = decltype(element);
     using W = Wide<T>;
     const Normalization<W> norm{static_cast<const W*>(call.mean), static_cast<const W*>(call.rstd)};
-    const auto go = [&](const auto& convolver) {
+    const auto run = [&](const auto& convolver) {
       // A task that has its planes to itself takes their statistics first, and finds them in cache when it convolves.
       const bool together = call.mean && convolver.owns_planes();
       if (call.mean && !together) instance_stats({planes_of(call.shape), call.rule, call.input, call.mean, call.rstd}, threads);
@@ -777,10 +787,8 @@ void dynamic_conv2d(const DynamicConv2d& call, const Threads& threads) {
         if (together) statistics_of<T>(call, plane, count);
       });
     };
-    if (Nine<T>::fits(call.shape))
-      go(Nine<T>(call.shape, Direction::forward, call.input, call.weight, call.bias, call.output, norm, threads));
-    else
-      go(Convolver<T>(call.shape, Direction::forward, call.input, call.weight, call.bias, call.output, norm, threads));
+    with_convolver<T>(
+        call.shape, Direction::forward, call.input, call.weight, call.bias, call.output, norm, threads, run);
   });
 }
 
@@ -793,11 +801,9 @@ void dynamic_conv2d_backward(const DynamicConv2dBackward& call, const Threads& t
       FilterGradient<T>(call, norm, threads).run();
     }
     if (!call.grad_input) return;
-    const auto nothing = [](int64_t, int64_t) {};
-    if (Nine<T>::fits(call.shape))
-      Nine<T>(call.shape, Direction::backward, call.grad, call.weight, {}, call.grad_input, {}, threads).run(nothing);
-    else
-      Convolver<T>(call.shape, Direction::backward, call.grad, call.weight, {}, call.grad_input, {}, threads).run(nothing);
+    with_convolver<T>(
+        call.shape, Direction::backward, call.grad, call.weight, {}, call.grad_input, {}, threads,
+        [](const auto& convolver) { convolver.run([](int64_t, int64_t) {}); });
     if (call.mean) through_normalization<W>(call, threads);
   });
 }

@@ -54,6 +54,12 @@ class Reach {
   }
 
   int64_t results() const { return results_; }
+  // Of one result, at most.
+  int64_t most() const {
+    int64_t most = 0;
+    for (int64_t i = 0; i < results_; ++i) most = larger(most, end(i) - begin(i));
+    return most;
+  }
   int64_t total() const { return first_.get()[results_]; }
   const Meeting* begin(int64_t result) const { return meetings_.get() + first_.get()[result]; }
   const Meeting* end(int64_t result) const { return meetings_.get() + first_.get()[result + 1]; }

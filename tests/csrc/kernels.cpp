@@ -246,6 +246,123 @@ void check_layer(const Case& c, int code, bool with_maps) {
   }
 }
 
+// A convolution and its gradients against their sums, written as they are.
+struct Sums {
+  std::vector<double> output, grad_input, grad_weight, grad_bias;
+};
+
+int64_t inside(int64_t at, int64_t size, Border border) {
+  if (at >= 0 && at < size) return at;
+  if (border == Border::zeros) return -1;
+  if (border == Border::replicate) return at < 0 ? 0 : size - 1;
+  if (border == Border::circular) return (at + size) % size;
+  return at < 0 ? -at : 2 * (size - 1) - at;
+}
+
+// Where an element of a map of (channels, size) lies.
+int64_t place(const Convolution& conv, int64_t channels, const int64_t* size, int64_t n, int64_t c, const int64_t* at) {
+  const int64_t pixel = (at[0] * size[1] + at[1]) * size[2] + at[2], pixels = size[0] * size[1] * size[2];
+  return conv.channels_last ? (n * pixels + pixel) * channels + c : (n * channels + c) * pixels + pixel;
+}
+
+Sums sums_of(const Convolution& conv, const Array& input, const Array& weight, const Array& bias, const Array& grad) {
+  const int64_t ins = conv.groups * conv.in_channels, outs = conv.groups * conv.out_channels;
+  const int64_t taps = conv.kernel[0] * conv.kernel[1] * conv.kernel[2];
+  Sums sums;
+  sums.output.resize(grad.size);
+  sums.grad_input.resize(input.size);
+  sums.grad_weight.resize(weight.size);
+  sums.grad_bias.resize(conv.samples * outs);
+  for (int64_t n = 0; n < conv.samples; ++n)
+    for (int64_t o = 0; o < outs; ++o)
+      for (int64_t p = 0; p < conv.output[0] * conv.output[1] * conv.output[2]; ++p) {
+        const int64_t at[3] = {p / conv.output[2] / conv.output[1], p / conv.output[2] % conv.output[1], p % conv.output[2]};
+        const int64_t to = place(conv, outs, conv.output, n, o, at);
+        sums.output[to] += bias.get(n * outs + o);
+        sums.grad_bias[n * outs + o] += grad.get(to);
+        for (int64_t i = 0; i < conv.in_channels; ++i)
+          for (int64_t k = 0; k < taps; ++k) {
+            const int64_t tap[3] = {k / conv.kernel[2] / conv.kernel[1], k / conv.kernel[2] % conv.kernel[1], k % conv.kernel[2]};
+            int64_t seen[3];
+            bool zero = false;
+            for (int d = 0; d < 3; ++d) {
+              seen[d] = inside(at[d] * conv.stride[d] + tap[d] * conv.dilation[d] - conv.padding[d], conv.input[d], conv.border);
+              zero |= seen[d] < 0;
+            }
+            if (zero) continue;
+            const int64_t from = place(conv, ins, conv.input, n, o / conv.out_channels * conv.in_channels + i, seen);
+            const int64_t w = ((n * outs + o) * conv.in_channels + i) * taps + k;
+            sums.output[to] += weight.get(w) * input.get(from);
+            sums.grad_input[from] += weight.get(w) * grad.get(to);
+            sums.grad_weight[w] += input.get(from) * grad.get(to);
+          }
+      }
+  return sums;
+}
+
+void compare(const char* what, const Convolution& conv, const char* isa, const Array& found, const std::vector<double>& expected, double tolerance) {
+  double largest = 1;
+  for (const double value : expected) largest = std::fmax(largest, std::fabs(value));
+  for (int64_t i = 0; i < found.size; ++i)
+    if (!(std::fabs(found.get(i) - expected[i]) <= tolerance * largest)) {
+      std::printf(
+          "%s: convolution, %s: element %d is %g, not %g (type %d, %d groups, channels_last %d)\n", isa, what, int(i),
+          found.get(i), expected[i], int(found.element), int(conv.groups), conv.channels_last);
+      ++failures;
+      return;
+    }
+}
+
+void check_convolution(Convolution conv, const char* isa, double tolerance) {
+  const int64_t taps = conv.kernel[0] * conv.kernel[1] * conv.kernel[2];
+  int64_t pixels = 1, results = 1;
+  for (int d = 0; d < 3; ++d) {
+    const int64_t padded = conv.input[d] + 2 * conv.padding[d];
+    conv.output[d] = (padded - conv.dilation[d] * (conv.kernel[d] - 1) - 1) / conv.stride[d] + 1;
+    pixels *= conv.input[d];
+    results *= conv.output[d];
+  }
+  const int64_t outs = conv.samples * conv.groups * conv.out_channels;
+  const Element wide = wide_is_double(conv.element) ? Element::f64 : Element::f32;
+  Array input(conv.element, conv.samples * conv.groups * conv.in_channels * pixels), weight(conv.element, outs * conv.in_channels * taps);
+  Array bias(conv.element, outs), grad(conv.element, outs * results), output(conv.element, outs * results);
+  Array grad_input(conv.element, input.size), grad_weight(conv.element, weight.size), grad_bias(wide, outs);
+  input.fill(1);
+  weight.fill(2);
+  bias.fill(3);
+  grad.fill(4);
+  const Filters filters = {weight.data, weight.size / conv.samples};
+  const Parameter of_planes = {bias.data, conv.element, conv.groups * conv.out_channels, 1};
+  kernels().dynamic_conv2d({conv, {}, input.data, filters, of_planes, output.data, nullptr, nullptr}, three);
+  kernels().dynamic_conv2d_backward(
+      {conv, {}, grad.data, input.data, nullptr, nullptr, filters, grad_input.data, grad_weight.data, grad_bias.data}, three);
+  const Sums expected = sums_of(conv, input, weight, bias, grad);
+  compare("output", conv, isa, output, expected.output, tolerance);
+  compare("gradient of input", conv, isa, grad_input, expected.grad_input, tolerance);
+  compare("gradient of filters", conv, isa, grad_weight, expected.grad_weight, tolerance);
+  compare("gradient of bias", conv, isa, grad_bias, expected.grad_bias, tolerance);
+}
+
+void check_convolutions(Element element, const char* isa, double tolerance) {
+  // Groups, channels in and out, then input, kernel, stride, padding and dilation.
+  const Convolution convolutions[] = {
+      {element, false, 2, 5, 1, 1, {1, 9, 33}, {}, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {1, 1, 1}, Border::zeros},
+      {element, false, 1, 40, 1, 1, {1, 8, 16}, {}, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {1, 1, 1}, Border::zeros},
+      {element, false, 1, 3, 1, 2, {1, 7, 50}, {}, {1, 5, 2}, {1, 2, 3}, {0, 2, 1}, {1, 1, 2}, Border::zeros},
+      {element, false, 2, 2, 4, 5, {1, 6, 17}, {}, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {1, 1, 1}, Border::zeros},
+      {element, false, 1, 1, 21, 19, {1, 5, 20}, {}, {1, 3, 3}, {1, 2, 2}, {0, 2, 2}, {1, 2, 1}, Border::zeros},
+      {element, false, 1, 2, 3, 2, {4, 5, 6}, {}, {3, 2, 3}, {1, 1, 2}, {1, 1, 2}, {1, 1, 1}, Border::zeros},
+      {element, false, 2, 2, 2, 2, {1, 1, 1000}, {}, {1, 1, 7}, {1, 1, 1}, {0, 0, 3}, {1, 1, 1}, Border::zeros},
+  };
+  for (Convolution conv : convolutions)
+    for (const Border border : {Border::zeros, Border::reflect, Border::replicate, Border::circular})
+      for (const bool channels_last : {false, true}) {
+        conv.border = border;
+        conv.channels_last = channels_last;
+        check_convolution(conv, isa, tolerance);
+      }
+}
+
 }  // namespace
 
 int main() {
@@ -254,7 +371,8 @@ int main() {
   const int64_t shapes[][3] = {{1, 1, 1}, {2, 3, 1}, {1, 5, 7}, {2, 16, 15}, {1, 17, 33}, {3, 2, 4097}, {1, 3, 12289}, {1, 70, 600}};
   for (const char* const* isa = available_isas(); *isa; ++isa) {
     use_isa(*isa);
-    for (int e = 0; e < 4; ++e)
+    for (int e = 0; e < 4; ++e) {
+      check_convolutions(elements[e], *isa, tolerances[e]);
       for (const auto& shape : shapes)
         for (const bool channels_last : {false, true})
           for (int code = 0; code < 5; ++code) {
@@ -262,6 +380,7 @@ int main() {
             check_norm(c, code, code % 2);
             check_layer(c, code, code % 2);
           }
+    }
     std::printf("%s: checked\n", *isa);
   }
   if (failures) std::printf("%d values are wrong\n", failures);
