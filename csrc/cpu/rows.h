@@ -254,7 +254,10 @@ inline void write_rows(
   T* out = plane.at(0, row);
   for_each_square<W>(plane.length, channels, [&](int64_t c, int width, int64_t x, int count) {
     Vector<W> square[lanes<W>] = {};
-    for (int i = 0; i < width; ++i) square[i] = load(rows + (c + i) * stride + x);
+    for (int i = 0; i < width; ++i) {
+      const W* from = rows + (c + i) * stride + x;
+      square[i] = count == lanes<W> ? load(from) : load(from, count);
+    }
     transpose<W>(square);
     const Vector<W> add = bias ? load(bias + c, width) : Vector<W>{};
     for (int i = 0; i < count; ++i) {
