@@ -116,6 +116,7 @@ def check_norm(input, weight, bias, *rule, padding="same", groups=1, mode="refle
 # Every way, padding and layout.
 
 
+@pytest.mark.long
 @every_mode
 @both_ways
 def test_ways(go, way, mode):
@@ -124,6 +125,7 @@ def test_ways(go, way, mode):
     check(make(2, 4, 5, 6), make(2, 6, 2, 3, 3, seed=1), make(2, 6, seed=2), 1, 1, 1, 2, mode)
 
 
+@pytest.mark.long
 @every_mode
 @every_way
 def test_pieces_of_lines(go, way, mode):
@@ -131,6 +133,7 @@ def test_pieces_of_lines(go, way, mode):
     check(make(2, 4, 50), make(2, 6, 2, 3, seed=1), make(2, 6, seed=2), 1, 1, 1, 2, mode)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "way, mode", [("direct, pieces", "zeros"), ("direct, rolled pieces", "reflect"), ("dense, pieces", "reflect")]
 )
@@ -140,6 +143,7 @@ def test_pieces_of_images(go, way, mode):
     check(make(1, 1, 9, 17), make(1, 2, 1, 3, 2, seed=1), make(1, 2, seed=2), 1, (1, 1), 1, 1, mode)
 
 
+@pytest.mark.long
 @every_way
 def test_channels_last(go, way):
     go(way)
@@ -155,6 +159,7 @@ def test_depthwise(go, mode, layout):
     check(make(2, 5, 5, 7, layout=layout), make(2, 5, 1, 3, 3, seed=1), make(2, 5, seed=2), 1, 1, 1, 5, mode)
 
 
+@pytest.mark.long
 @every_mode
 @both_ways
 def test_windows(go, way, mode):
@@ -170,6 +175,7 @@ def test_windows(go, way, mode):
         check(input, make(1, 2, 1, *kernel, seed=1), None, stride, padding, dilation, 2, mode)
 
 
+@pytest.mark.long
 @both_ways
 def test_pointwise(go, way):
     go(way)
@@ -177,6 +183,7 @@ def test_pointwise(go, way):
         check(make(2, 6, 7, 9, layout=layout), make(2, 4, 3, 1, 1, seed=1), make(2, 4, seed=2), groups=2, mode="reflect")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["zeros", "reflect"])
 @both_ways
 def test_volumes(go, way, mode):
@@ -187,6 +194,7 @@ def test_volumes(go, way, mode):
     assert output.is_contiguous(memory_format=torch.channels_last_3d)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["reflect", "circular"])
 @pytest.mark.parametrize("way", ["direct", "dense"])
 def test_padding_as_large_as_it_may_be(go, way, mode):
@@ -196,6 +204,7 @@ def test_padding_as_large_as_it_may_be(go, way, mode):
     check(make(1, 2, 3, 2), make(1, 2, 2, 3, 3, seed=1), None, 1, 1, 1, 1, mode)
 
 
+@pytest.mark.long
 @both_ways
 def test_replicated_padding_larger_than_the_map(go, way):
     go(way)
@@ -206,6 +215,7 @@ def test_replicated_padding_larger_than_the_map(go, way):
 
 
 # Not bfloat16 in the dense way: the interpreter's tl.dot multiplies its bits. float64 is direct in either.
+@pytest.mark.long
 @pytest.mark.parametrize(
     "way, dtype",
     [("direct", torch.float64), ("direct", torch.bfloat16), ("direct", torch.float16), ("dense", torch.float16)],
@@ -250,6 +260,7 @@ def laid_out(tensor, how):
     return tensor[:1].expand_as(tensor)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["every other", "transposed", "misaligned", "expanded"])
 @both_ways
 def test_strides(go, way, how):
@@ -260,6 +271,7 @@ def test_strides(go, way, how):
     check(input.to(memory_format=torch.channels_last), weight, None, 1, 1, 1, 2, "zeros", grad)
 
 
+@pytest.mark.long
 @both_ways
 def test_a_shared_filter_stays_one(go, way):
     go(way)
@@ -271,6 +283,7 @@ def test_a_shared_filter_stays_one(go, way):
     check(input, weight, None, 1, 1, 1, 2, "circular")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layout", ["nchw", "channels_last", "every other"])
 def test_outputs_are_what_the_operators_promise(layout):
     """Shape, type and strides, as the fake implementation has them; empty where nobody asks."""
@@ -311,6 +324,7 @@ def test_empty(go, way, shape):
 # Hard numbers.
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @both_ways
 def test_what_is_not_finite_stays_where_it_is_read(go, way, value):
@@ -327,6 +341,7 @@ def test_what_is_not_finite_stays_where_it_is_read(go, way, value):
     assert not after[met].isfinite().any()
 
 
+@pytest.mark.long
 @both_ways
 def test_filters_that_are_not_numbers(go, way):
     go(way)
@@ -337,6 +352,7 @@ def test_filters_that_are_not_numbers(go, way):
     assert output[1, 2].isnan().all() and output.isnan().sum() == output[1, 2].numel()
 
 
+@pytest.mark.long
 @both_ways
 def test_large_float16_does_not_overflow(go, way):
     """Sums are float32: terms of 5e4 cancel."""
