@@ -101,7 +101,7 @@ except KeyboardInterrupt:
     pathlib.Path("report").touch()
     sys.exit(130)
 """
-    assert gpu_check.run(module(tmp_path, code), tmp_path, "auto", "cpu", 2) is gpu_check.TIME_OVER
+    assert gpu_check.run(module(tmp_path, code), tmp_path, "auto", "cpu", 6) is gpu_check.TIME_OVER
     assert (tmp_path / "report").exists()
 
 
