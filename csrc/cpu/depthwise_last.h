@@ -18,23 +18,13 @@ class DepthwiseLast {
     return conv.channels_last && conv.in_channels == 1 && conv.out_channels == 1;
   }
 
-  DepthwiseLast(
-      const Convolution& conv, Direction direction, const void* source, const Filters& filters, const Parameter& bias,
-      void* result, const Normalization<W>& norm, const Threads& threads)
-      : conv_(conv),
-        forward_(direction == Direction::forward),
-        threads_(threads),
-        source_(static_cast<const T*>(source)),
-        filters_(filters),
-        bias_(bias),
-        result_(static_cast<T*>(result)),
-        norm_(norm),
-        source_size_(forward_ ? conv.input : conv.output),
-        depth_(conv, 0, direction),
-        height_(conv, 1, direction),
-        width_(conv, 2, direction),
-        regular_(width_.results()),
-        past_caches_(conv.samples * rows() * width_.results() * conv.groups * int64_t(sizeof(T)) >= streamed_bytes) {
+  explicit DepthwiseLast(const Pass<T>& pass)
+      : pass_(pass),
+        conv_(pass.conv),
+        depth_(conv_, 0, pass.direction),
+        height_(conv_, 1, pass.direction),
+        width_(conv_, 2, pass.direction),
+        regular_(width_.results()) {
     find_regular();
   }
 
@@ -43,9 +33,10 @@ class DepthwiseLast {
 
   template <class Before>
   void run(const Before&) const {
-    const int64_t parts = larger(1, smaller(rows(), ceil_div(tasks_per_thread * threads_.count, larger(1, conv_.samples))));
+    const int64_t parts = larger(
+        1, smaller(rows(), ceil_div(tasks_per_thread * pass_.threads.count, larger(1, conv_.samples))));
     const int64_t work = rows() * width_.results() * conv_.groups / parts;
-    parallel(threads_, conv_.samples * parts, work, [&](int64_t task) {
+    parallel(pass_.threads, conv_.samples * parts, work, [&](int64_t task) {
       const int64_t sample = task / parts, part = task % parts;
       convolve(sample, part * rows() / parts, (part + 1) * rows() / parts);
       fence();
@@ -77,7 +68,7 @@ class DepthwiseLast {
       const Reach::Meeting* own = width_.begin(x);
       bool whole = conv_.kernel[2] == side && width_.end(x) - own == side && own[0].source >= 0;
       for (int i = 0; whole && i < side; ++i)
-        whole = own[i].source == own[0].source + i && own[i].tap == (forward_ ? i : side - 1 - i);
+        whole = own[i].source == own[0].source + i && own[i].tap == (pass_.forward ? i : side - 1 - i);
       const bool goes_on = whole && following > 0 && width_.begin(x + 1)[0].source == own[0].source + 1;
       following = goes_on ? following + 1 : whole ? 1 : 0;
       regular_.get()[x] = following >= pixels;
@@ -87,30 +78,31 @@ class DepthwiseLast {
   void convolve(int64_t index, int64_t first, int64_t last) const {
     const int64_t channels = conv_.groups, kernel = conv_.kernel[0] * conv_.kernel[1] * conv_.kernel[2];
     Buffer<W> weights(kernel * channels), bias(channels);
-    const T* filters = static_cast<const T*>(filters_.data) + index * filters_.sample_stride;
-    Planes planes = {};
-    planes.channels = channels;
+    const T* filters = pass_.filters_of(index);
     for (int64_t c = 0; c < channels; ++c) {
-      const W scale = norm_.scale ? norm_.scale[index * channels + c] : W(1);
+      const W scale = pass_.norm.scale ? pass_.norm.scale[index * channels + c] : W(1);
       for (int64_t k = 0; k < kernel; ++k) weights.get()[k * channels + c] = widened(filters + c * kernel + k) * scale;
-      bias.get()[c] = static_cast<W>(read(bias_, planes, index * channels + c, 0));
+      bias.get()[c] = pass_.bias_of(index * channels + c);
     }
-    const int64_t source_size = source_size_[0] * source_size_[1] * source_size_[2] * channels;
+    const int64_t* size = pass_.source_size();
+    const int64_t source_size = size[0] * size[1] * size[2] * channels;
     const Sample sample = {
-        source_ + index * source_size, result_ + index * rows() * width_.results() * channels, weights.get(), bias.get(),
-        norm_.center ? norm_.center + index * channels : nullptr};
+        pass_.source + index * source_size, pass_.result + index * rows() * width_.results() * channels,
+        weights.get(), bias.get(),
+        pass_.norm.center ? pass_.norm.center + index * channels : nullptr};
     Buffer<Met> met(depth_.most() * height_.most());
     for (int64_t row = first; row < last; ++row) convolve_row(sample, row, met.get());
   }
 
   void convolve_row(const Sample& sample, int64_t row, Met* met) const {
     const int64_t channels = conv_.groups, z = row / height_.results(), y = row % height_.results();
+    const int64_t* size = pass_.source_size();
     int64_t count = 0;
     for (const auto* deep = depth_.begin(z); deep != depth_.end(z); ++deep)
       for (const auto* high = height_.begin(y); high != height_.end(y); ++high)
         if (deep->source >= 0 && high->source >= 0)
           met[count++] = {
-              sample.source + (deep->source * source_size_[1] + high->source) * source_size_[2] * channels,
+              sample.source + (deep->source * size[1] + high->source) * size[2] * channels,
               sample.weights + (deep->tap * conv_.kernel[1] + high->tap) * conv_.kernel[2] * channels};
     T* out = sample.result + row * width_.results() * channels;
     for (int64_t x = 0; x < width_.results();) {
@@ -135,7 +127,8 @@ class DepthwiseLast {
       Vector<W> near[pixels + side - 1];
       unrolled<pixels + side - 1>([&](int i) IN_PLACE { near[i] = in_register(load(p + i * channels, part) - center); });
       unrolled<side>([&](int t) IN_PLACE {
-        const Vector<W> weight = in_register(load(met[m].weights + (forward_ ? t : side - 1 - t) * channels + c, part));
+        const Vector<W> weight = in_register(
+            load(met[m].weights + (pass_.forward ? t : side - 1 - t) * channels + c, part));
         unrolled<pixels>([&](int i) IN_PLACE { sums[i] += near[i + t] * weight; });
       });
     }
@@ -162,23 +155,15 @@ class DepthwiseLast {
   }
 
   IN_PLACE inline void write(T* out, Vector<W> sum, Whole) const {
-    if (past_caches_ && is_aligned(out)) stream(out, sum);
+    if (pass_.past_caches && is_aligned(out)) stream(out, sum);
     else store(out, sum);
   }
   IN_PLACE inline void write(T* out, Vector<W> sum, int count) const { store(out, sum, count); }
 
+  const Pass<T> pass_;
   const Convolution& conv_;
-  const bool forward_;
-  const Threads& threads_;
-  const T* source_;
-  const Filters filters_;
-  const Parameter bias_;
-  T* result_;
-  const Normalization<W> norm_;
-  const int64_t* source_size_;
   const Reach depth_, height_, width_;
   Buffer<bool> regular_;
-  const bool past_caches_;
 };
 
 }  // namespace fastnorm::FASTNORM_ISA

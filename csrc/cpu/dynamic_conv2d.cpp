@@ -196,35 +196,23 @@ class Convolver {
  public:
   using W = Wide<T>;
 
-  // `norm` has a number per plane of the source.
-  Convolver(
-      const Convolution& conv, Direction direction, const void* source, const Filters& filters, const Parameter& bias,
-      void* result, const Normalization<W>& norm, const Threads& threads)
-      : conv_(conv),
-        forward_(direction == Direction::forward),
-        threads_(threads),
-        source_(static_cast<const T*>(source)),
-        filters_(filters),
-        bias_(bias),
-        result_(static_cast<T*>(result)),
-        norm_(norm),
+  explicit Convolver(const Pass<T>& pass)
+      : pass_(pass),
+        conv_(pass.conv),
         block_(
-            conv, forward_ ? conv.in_channels : conv.out_channels, forward_ ? conv.out_channels : conv.in_channels,
-            larger(1, smaller(in_limit, piece / kernel_size(conv))), out_limit),
-        shape_(conv, direction),
-        phases_(forward_ ? 1 : conv.stride[2]),
+            conv_, pass.in_channels() / conv_.groups, pass.out_channels() / conv_.groups,
+            larger(1, smaller(in_limit, piece / kernel_size(conv_))), out_limit),
+        shape_(conv_, pass.direction),
+        phases_(pass.forward ? 1 : conv_.stride[2]),
         phase_pitch_(shape_.vectors() * lanes<W>),
         sum_pitch_(phases_ * phase_pitch_),
-        depth_(conv, 0, direction),
-        height_(conv, 1, direction),
-        schedule_(depth_, height_, conv, direction, rows_of_a_chunk(), segments()),
-        columns_(conv.kernel[2]),
+        depth_(conv_, 0, pass.direction),
+        height_(conv_, 1, pass.direction),
+        schedule_(depth_, height_, conv_, pass.direction, rows_of_a_chunk(), segments()),
+        columns_(conv_.kernel[2]),
         first_column_(phases_ + 1),
-        taps_(schedule_.taps() * conv.kernel[2]),
-        next_(schedule_.rows()),
-        past_caches_(
-            conv.samples * conv.groups * block_.out * schedule_.rows() *
-                (forward_ ? conv.output[2] : conv.input[2]) * int64_t(sizeof(T)) >= streamed_bytes) {
+        taps_(schedule_.taps() * conv_.kernel[2]),
+        next_(schedule_.rows()) {
     find_columns();
     find_taps();
     find_next();
@@ -238,7 +226,8 @@ class Convolver {
   void run(const Before& before) const {
     const int64_t segments = schedule_.segments();
     const int64_t tasks = conv_.samples * block_.blocks * block_.out_parts * segments;
-    parallel_parts(threads_, tasks, schedule_.rows() * sum_pitch_ * block_.outs / segments, [&](int64_t first, int64_t last) {
+    const int64_t work = schedule_.rows() * sum_pitch_ * block_.outs / segments;
+    parallel_parts(pass_.threads, tasks, work, [&](int64_t first, int64_t last) {
       Workspace space(*this);
       for (int64_t task = first; task < last; ++task) {
         const Part part = part_of(task / segments);
@@ -277,7 +266,7 @@ class Convolver {
   };
 
   int64_t rows_of_a_chunk() const {
-    const int64_t in_rows = forward_ ? conv_.stride[1] : 1;
+    const int64_t in_rows = pass_.forward ? conv_.stride[1] : 1;
     const int64_t row = (block_.ins * shape_.pitch() * in_rows + block_.outs * sum_pitch_) * int64_t(sizeof(W));
     return larger(1, (block_.many() || block_.groups > 1 ? many_rows_bytes : few_rows_bytes) / row);
   }
@@ -285,7 +274,7 @@ class Convolver {
   // Blocks of channels take turns in the cache: then no chunk finds there what the last one left.
   int64_t segments() const {
     if (block_.in_parts() > 1) return INT32_MAX;
-    const int64_t units = conv_.samples * block_.blocks * block_.out_parts, threads = threads_.count;
+    const int64_t units = conv_.samples * block_.blocks * block_.out_parts, threads = pass_.threads.count;
     if (threads == 1 || units == 0 || units % threads == 0 || units >= tasks_per_thread * threads) return 1;
     return ceil_div(tasks_per_thread * threads, units);
   }
@@ -296,10 +285,10 @@ class Convolver {
     for (int64_t phase = 0; phase < phases_; ++phase) {
       first_column_.get()[phase] = count;
       for (int64_t i = 0; i < conv_.kernel[2]; ++i) {
-        const int64_t tap = forward_ ? i : conv_.kernel[2] - 1 - i;
+        const int64_t tap = pass_.forward ? i : conv_.kernel[2] - 1 - i;
         const int64_t ahead = tap * conv_.dilation[2], behind = phase - ahead;
-        if (!forward_ && behind % phases_ != 0) continue;
-        const int64_t offset = forward_ ? shape_.position(ahead) : shape_.first() + behind / phases_;
+        if (!pass_.forward && behind % phases_ != 0) continue;
+        const int64_t offset = pass_.forward ? shape_.position(ahead) : shape_.first() + behind / phases_;
         columns_.get()[count++] = {offset, tap};
       }
     }
@@ -314,7 +303,7 @@ class Convolver {
         const auto of_row = schedule_.taps_of(row);
         for (int64_t i = of_row.first; i < of_row.last; ++i)
           for (int64_t j = first_column_.get()[phase]; j < first_column_.get()[phase + 1]; ++j) {
-            const Schedule::Tap tap = schedule_.tap(forward_ ? i : of_row.first + of_row.last - 1 - i);
+            const Schedule::Tap tap = schedule_.tap(pass_.forward ? i : of_row.first + of_row.last - 1 - i);
             const ColumnTap column = columns_.get()[j];
             taps_.get()[count++] = {
                 tap.slot * shape_.slot_stride(block_.ins) + column.offset, tap.tap * conv_.kernel[2] + column.tap};
@@ -331,8 +320,7 @@ class Convolver {
 
   void convolve(const Part& work, Schedule::Range chunks, Workspace& space) const {
     const Plane<T> result = planes_of(
-        conv_, result_, forward_ ? conv_.output : conv_.input, conv_.groups * block_.out, work.sample,
-        work.group * block_.out + work.out);
+        conv_, pass_.result, pass_.result_size(), pass_.out_channels(), work.sample, work.group * block_.out + work.out);
     read_bias(work, space.bias.get());
     for (int64_t chunk = chunks.first; chunk < chunks.last; ++chunk) {
       for (int64_t part = 0; part < block_.in_parts(); ++part) {
@@ -346,11 +334,14 @@ class Convolver {
             const int64_t channel = g * work.outs + out;
             if (writes_directly())
               convolve_chunk<tile>(rows, ins, space.weights.get(), chunk, [&](int64_t row, int64_t) {
-                return Final<T>{result.at(channel, row), result.rows * result.length, result.length, space.bias.get() + channel, past_caches_};
+                const int64_t plane = result.rows * result.length;
+                const W* bias = space.bias.get() + channel;
+                return Final<T>{result.at(channel, row), plane, result.length, bias, pass_.past_caches};
               });
             else
               convolve_chunk<tile>(rows, ins, space.weights.get(), chunk, [&](int64_t row, int64_t phase) {
-                W* of_row = space.sums.get() + channel * space.sum_stride + (row - schedule_.rows_of(chunk).first) * sum_pitch_;
+                const int64_t in_chunk = row - schedule_.rows_of(chunk).first;
+                W* of_row = space.sums.get() + channel * space.sum_stride + in_chunk * sum_pitch_;
                 return Partial<W>{of_row + phase * phase_pitch_, space.sum_stride, part == 0};
               });
           });
@@ -360,7 +351,7 @@ class Convolver {
   }
 
   // Whether a tile is all that there is of its outputs, and these lie as it does.
-  bool writes_directly() const { return forward_ && !conv_.channels_last && block_.in_parts() == 1; }
+  bool writes_directly() const { return pass_.forward && !conv_.channels_last && block_.in_parts() == 1; }
 
   // sums_of(row, phase) is where the sums of a row belong.
   template <int channels, class SumsOf>
@@ -398,30 +389,26 @@ class Convolver {
   }
 
   void read_bias(const Part& work, W* bias) const {
-    Planes planes = {};
-    planes.channels = conv_.groups * block_.out;
-    const int64_t first = work.sample * planes.channels + work.group * block_.out + work.out;
-    for (int64_t c = 0; c < work.groups * work.outs; ++c) bias[c] = static_cast<W>(read(bias_, planes, first + c, 0));
+    const int64_t first = work.sample * pass_.out_channels() + work.group * block_.out + work.out;
+    for (int64_t c = 0; c < work.groups * work.outs; ++c) bias[c] = pass_.bias_of(first + c);
   }
 
   void bring(RowCache<W>& cache, int64_t sample, int64_t channel, int64_t channels, int64_t chunk) const {
-    const int64_t* size = forward_ ? conv_.input : conv_.output;
-    const int64_t all = conv_.groups * block_.in;
-    const Plane<const T> planes = planes_of(conv_, source_, size, all, sample, channel);
+    const int64_t all = pass_.in_channels();
+    const Plane<const T> planes = planes_of(conv_, pass_.source, pass_.source_size(), all, sample, channel);
     const auto loads = schedule_.loads_of(chunk);
     for (int64_t i = loads.first; i < loads.last; ++i)
-      cache.bring(planes, channels, schedule_.load(i), norm_ + (sample * all + channel));
+      cache.bring(planes, channels, schedule_.load(i), pass_.norm + (sample * all + channel));
   }
 
   // The filters of a tile of output channels: (ins, kernel, channels).
   template <int channels>
   void pack(int64_t sample, int64_t group, int64_t out, int64_t in, int64_t ins, W* packed) const {
     const int64_t kernel = kernel_size(conv_), filter = conv_.in_channels * kernel;
-    const int64_t out_stride = forward_ ? filter : kernel, in_stride = forward_ ? kernel : filter;
-    const T* from = static_cast<const T*>(filters_.data) + sample * filters_.sample_stride +
-        group * conv_.out_channels * filter + out * out_stride + in * in_stride;
+    const int64_t out_stride = pass_.forward ? filter : kernel, in_stride = pass_.forward ? kernel : filter;
+    const T* from = pass_.filters_of(sample) + group * conv_.out_channels * filter + out * out_stride + in * in_stride;
     // What lies side by side for each channel: all, or with input and output exchanged the kernel of one.
-    const int64_t run = forward_ ? ins * kernel : kernel;
+    const int64_t run = pass_.forward ? ins * kernel : kernel;
     for (int64_t i = 0; i < ins; i += run / kernel)
       for_each_vector<W>(0, run, [&](int64_t k, auto count) {
         W* to = packed + (i * kernel + k) * channels;
@@ -440,11 +427,12 @@ class Convolver {
     const auto rows = schedule_.rows_of(chunk);
     for (int64_t row = rows.first; row < rows.last; ++row) {
       W* of_row = space.sums.get() + (row - rows.first) * sum_pitch_;
-      if (!forward_) {
+      if (!pass_.forward) {
         for (int64_t c = 0; c < channels; ++c) fold(of_row + c * space.sum_stride);
         if (phases_ == 1) of_row += conv_.padding[2];
       }
-      write_rows(result, channels, row, of_row, space.sum_stride, bias_.data ? space.bias.get() : nullptr, past_caches_);
+      const W* bias = pass_.bias.data ? space.bias.get() : nullptr;
+      write_rows(result, channels, row, of_row, space.sum_stride, bias, pass_.past_caches);
     }
   }
 
@@ -467,14 +455,8 @@ class Convolver {
     for (int64_t i = 0; i < length; ++i) row[i] = line.get()[i];
   }
 
+  const Pass<T> pass_;
   const Convolution& conv_;
-  const bool forward_;
-  const Threads& threads_;
-  const T* source_;
-  const Filters filters_;
-  const Parameter bias_;
-  T* result_;
-  const Normalization<W> norm_;
   const Blocks block_;
   const RowShape<W> shape_;
   const int64_t phases_, phase_pitch_, sum_pitch_;
@@ -484,7 +466,6 @@ class Convolver {
   Buffer<int64_t> first_column_;
   Buffer<ColumnTap> taps_;
   Buffer<int64_t> next_;
-  const bool past_caches_;
 };
 
 // -- The gradient of filters and bias ---------------------------------------------------------------------------------
@@ -618,7 +599,8 @@ class FilterGradient {
   };
 
   int64_t rows_of_a_chunk() const {
-    const int64_t row = (block_.ins * shape_.pitch() * conv_.stride[1] + block_.outs * grad_shape_.pitch()) * int64_t(sizeof(W));
+    const int64_t elements = block_.ins * shape_.pitch() * conv_.stride[1] + block_.outs * grad_shape_.pitch();
+    const int64_t row = elements * int64_t(sizeof(W));
     return larger(1, (block_.many() || block_.groups > 1 ? many_rows_bytes : few_rows_bytes) / row);
   }
 
@@ -765,12 +747,10 @@ void through_normalization(const DynamicConv2dBackward& call, const Threads& thr
 
 // Runs the convolver that is made for this shape.
 template <class T, class Body>
-void with_convolver(
-    const Convolution& conv, Direction direction, const void* source, const Filters& filters, const Parameter& bias,
-    void* result, const Normalization<Wide<T>>& norm, const Threads& threads, const Body& body) {
-  if (Nine<T>::fits(conv)) body(Nine<T>(conv, direction, source, filters, bias, result, norm, threads));
-  else if (DepthwiseLast<T>::fits(conv)) body(DepthwiseLast<T>(conv, direction, source, filters, bias, result, norm, threads));
-  else body(Convolver<T>(conv, direction, source, filters, bias, result, norm, threads));
+void with_convolver(const Pass<T>& pass, const Body& body) {
+  if (Nine<T>::fits(pass.conv)) body(Nine<T>(pass));
+  else if (DepthwiseLast<T>::fits(pass.conv)) body(DepthwiseLast<T>(pass));
+  else body(Convolver<T>(pass));
 }
 
 void dynamic_conv2d(const DynamicConv2d& call, const Threads& threads) {
@@ -782,13 +762,14 @@ void dynamic_conv2d(const DynamicConv2d& call, const Threads& threads) {
     const auto run = [&](const auto& convolver) {
       // A task that has its planes to itself takes their statistics first, and finds them in cache when it convolves.
       const bool together = call.mean && convolver.owns_planes();
-      if (call.mean && !together) instance_stats({planes_of(call.shape), call.rule, call.input, call.mean, call.rstd}, threads);
+      if (call.mean && !together)
+        instance_stats({planes_of(call.shape), call.rule, call.input, call.mean, call.rstd}, threads);
       convolver.run([&](int64_t plane, int64_t count) {
         if (together) statistics_of<T>(call, plane, count);
       });
     };
-    with_convolver<T>(
-        call.shape, Direction::forward, call.input, call.weight, call.bias, call.output, norm, threads, run);
+    with_convolver(
+        Pass<T>(call.shape, Direction::forward, call.input, call.weight, call.bias, call.output, norm, threads), run);
   });
 }
 
@@ -801,8 +782,8 @@ void dynamic_conv2d_backward(const DynamicConv2dBackward& call, const Threads& t
       FilterGradient<T>(call, norm, threads).run();
     }
     if (!call.grad_input) return;
-    with_convolver<T>(
-        call.shape, Direction::backward, call.grad, call.weight, {}, call.grad_input, {}, threads,
+    with_convolver(
+        Pass<T>(call.shape, Direction::backward, call.grad, call.weight, {}, call.grad_input, {}, threads),
         [](const auto& convolver) { convolver.run([](int64_t, int64_t) {}); });
     if (call.mean) through_normalization<W>(call, threads);
   });

@@ -38,29 +38,21 @@ class Nine {
         conv.output[0] == conv.input[0] && conv.padding[2] == 1 && conv.output[2] == conv.input[2];
   }
 
-  Nine(
-      const Convolution& conv, Direction direction, const void* source, const Filters& filters, const Parameter& bias,
-      void* result, const Normalization<W>& norm, const Threads& threads)
-      : conv_(conv),
-        forward_(direction == Direction::forward),
-        folds_(!forward_ && conv.border != Border::zeros),
-        threads_(threads),
-        source_(static_cast<const T*>(source)),
-        filters_(filters),
-        bias_(bias),
-        result_(static_cast<T*>(result)),
-        norm_(norm),
-        planes_(conv.samples * conv.groups),
-        length_(conv.input[2]),
-        source_height_(forward_ ? conv.input[1] : conv.output[1]),
-        ahead_(source_height_ * length_ * int64_t(sizeof(T)) <= page_limit ? conv.input[0] * source_height_ * length_ : 0),
-        left_(forward_ ? inside(-1, length_, conv.border) : -1),
-        right_(forward_ ? inside(length_, length_, conv.border) : -1),
-        left_of_gradient_(inside(-1, length_, conv.border)),
-        right_of_gradient_(inside(length_, length_, conv.border)),
-        height_(conv, 1, direction),
-        regular_(height_.results()),
-        past_caches_(planes_ * conv.input[0] * height_.results() * length_ * int64_t(sizeof(T)) >= streamed_bytes) {
+  explicit Nine(const Pass<T>& pass)
+      : pass_(pass),
+        conv_(pass.conv),
+        folds_(!pass.forward && conv_.border != Border::zeros),
+        planes_(conv_.samples * conv_.groups),
+        length_(conv_.input[2]),
+        source_height_(pass.source_size()[1]),
+        ahead_(
+            source_height_ * length_ * int64_t(sizeof(T)) <= page_limit ? conv_.input[0] * source_height_ * length_ : 0),
+        left_(pass.forward ? inside(-1, length_, conv_.border) : -1),
+        right_(pass.forward ? inside(length_, length_, conv_.border) : -1),
+        left_of_gradient_(inside(-1, length_, conv_.border)),
+        right_of_gradient_(inside(length_, length_, conv_.border)),
+        height_(conv_, 1, pass.direction),
+        regular_(height_.results()) {
     find_regular();
   }
 
@@ -71,7 +63,8 @@ class Nine {
   template <class Before>
   void run(const Before& before) const {
     const int64_t parts = segments(), blocks = ceil_div(height_.results(), rows);
-    parallel_parts(threads_, planes_ * parts, height_.results() * conv_.input[0] * length_ / parts, [&](int64_t first, int64_t last) {
+    const int64_t work = height_.results() * conv_.input[0] * length_ / parts;
+    parallel_parts(pass_.threads, planes_ * parts, work, [&](int64_t first, int64_t last) {
       for (int64_t task = first; task < last; ++task) {
         const int64_t plane = task / parts, part = task % parts;
         before(plane, 1);
@@ -105,7 +98,7 @@ class Nine {
   };
 
   int64_t segments() const {
-    const int64_t threads = threads_.count;
+    const int64_t threads = pass_.threads.count;
     if (threads == 1 || planes_ == 0 || planes_ % threads == 0 || planes_ >= 4 * threads) return 1;
     return larger(1, smaller(ceil_div(4 * threads, planes_), ceil_div(height_.results(), rows)));
   }
@@ -116,7 +109,7 @@ class Nine {
     for (int64_t y = height_.results() - 1; y >= 0; --y) {
       const Reach::Meeting* own = height_.begin(y);
       bool whole = height_.end(y) - own == side;
-      for (int i = 0; whole && i < side; ++i) whole = own[i].tap == (forward_ ? i : side - 1 - i);
+      for (int i = 0; whole && i < side; ++i) whole = own[i].tap == (pass_.forward ? i : side - 1 - i);
       bool goes_on = whole && following > 0;
       for (int i = 1; goes_on && i < side; ++i) goes_on = own[i].source == height_.begin(y + 1)[i - 1].source;
       following = goes_on ? following + 1 : whole ? 1 : 0;
@@ -127,16 +120,15 @@ class Nine {
   void convolve(int64_t index, int64_t first, int64_t last) const {
     const int64_t source_size = source_height_ * length_, result_size = height_.results() * length_;
     Plane plane;
-    plane.bias = bias_of(index);
-    plane.center = broadcast(norm_.center ? norm_.center[index] : W(0));
-    plane.scale = broadcast(norm_.scale ? norm_.scale[index] : W(1));
-    const T* weights = static_cast<const T*>(filters_.data) + index / conv_.groups * filters_.sample_stride +
-        index % conv_.groups * (side * side);
+    plane.bias = pass_.bias_of(index);
+    plane.center = broadcast(pass_.norm.center ? pass_.norm.center[index] : W(0));
+    plane.scale = broadcast(pass_.norm.scale ? pass_.norm.scale[index] : W(1));
+    const T* weights = pass_.filters_of(index / conv_.groups) + index % conv_.groups * (side * side);
     for (int t = 0; t < side * side; ++t)
-      plane.weights[t] = broadcast(widened(weights + (forward_ ? t : side * side - 1 - t)));
+      plane.weights[t] = broadcast(widened(weights + (pass_.forward ? t : side * side - 1 - t)));
     for (int64_t z = index * conv_.input[0]; z < (index + 1) * conv_.input[0]; ++z) {
-      plane.source = source_ + z * source_size;
-      plane.result = result_ + z * result_size;
+      plane.source = pass_.source + z * source_size;
+      plane.result = pass_.result + z * result_size;
       for (int64_t y = first; y < last;) {
         const bool regular = y + rows <= last && regular_.get()[y];
         if (regular) convolve_rows(plane, y);
@@ -144,12 +136,6 @@ class Nine {
         y += regular ? rows : 1;
       }
     }
-  }
-
-  W bias_of(int64_t index) const {
-    Planes planes = {};
-    planes.channels = conv_.groups;
-    return static_cast<W>(read(bias_, planes, index, 0));
   }
 
   Row row_of(const Plane& plane, int64_t source) const {
@@ -161,7 +147,7 @@ class Nine {
 
   W at(const Plane& plane, const T* row, int64_t position) const {
     const W x = widened(row + position);
-    return norm_.center ? (x - plane.center[0]) * plane.scale[0] : x;
+    return pass_.norm.center ? (x - plane.center[0]) * plane.scale[0] : x;
   }
 
   // The vectors around those from `v` on: one before, `vectors`, and one behind.
@@ -176,7 +162,7 @@ class Nine {
     if (left_over > (vectors + 1) * lanes<W>) {
       if (v > 0) near[0] = load(p - lanes<W>);
       unrolled<vectors + 1>([&](int i) IN_PLACE { near[i + 1] = load(p + i * lanes<W>); });
-      if (norm_.center) unrolled<vectors + 2>([&](int i) IN_PLACE { near[i] = plane.norm(near[i]); });
+      if (pass_.norm.center) unrolled<vectors + 2>([&](int i) IN_PLACE { near[i] = plane.norm(near[i]); });
     } else {
       if (v > 0) near[0] = load(p - lanes<W>);
       unrolled<vectors + 1>([&](int i) IN_PLACE {
@@ -184,7 +170,7 @@ class Nine {
         if (count >= lanes<W>) near[i + 1] = load(p + i * lanes<W>);
         else if (count > 0) near[i + 1] = load(p + i * lanes<W>, static_cast<int>(count));
       });
-      if (norm_.center) unrolled<vectors + 2>([&](int i) IN_PLACE { near[i] = plane.norm(near[i]); });
+      if (pass_.norm.center) unrolled<vectors + 2>([&](int i) IN_PLACE { near[i] = plane.norm(near[i]); });
       // The element behind the last.
       unrolled<vectors + 1>([&](int i) IN_PLACE {
         const int64_t lane = left_over - i * lanes<W>;
@@ -238,7 +224,7 @@ class Nine {
       for (const auto* met = height_.begin(y); met != height_.end(y); ++met) {
         Vector<W> near[3];
         read_near<1>(plane, row_of(plane, met->source), v, near);
-        const int top = forward_ ? met->tap : side - 1 - met->tap;
+        const int top = pass_.forward ? met->tap : side - 1 - met->tap;
         add(sum, shifted<lanes<W> - 1, W>(near[0], near[1]), near[1], shifted<1, W>(near[1], near[2]),
             plane.weights + top * side);
       }
@@ -288,25 +274,19 @@ class Nine {
     }
     T* out = row + first;
     if (left_over < lanes<W>) store(out, sum, static_cast<int>(left_over));
-    else if (past_caches_ && is_aligned(out)) stream(out, sum);
+    else if (pass_.past_caches && is_aligned(out)) stream(out, sum);
     else store(out, sum);
   }
 
+  const Pass<T> pass_;
   const Convolution& conv_;
-  const bool forward_, folds_;
-  const Threads& threads_;
-  const T* source_;
-  const Filters filters_;
-  const Parameter bias_;
-  T* result_;
-  const Normalization<W> norm_;
+  const bool folds_;
   const int64_t planes_, length_, source_height_;
   const int64_t ahead_;  // what is asked for while a plane is read
   const int64_t left_, right_;  // what lies beyond the ends of a row; negative for zeros
   const int64_t left_of_gradient_, right_of_gradient_;  // and where a gradient there belongs
   const Reach height_;
   Buffer<bool> regular_;
-  const bool past_caches_;
 };
 
 }  // namespace fastnorm::FASTNORM_ISA

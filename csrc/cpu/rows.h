@@ -80,8 +80,56 @@ struct Normalization {
   }
 };
 
-// The shape of a row in cache, in which the source's begins with a vector. What lies before and behind the source's row comes from inside it, or is zero. A stride of
-// s leaves the elements in s phases, each a segment in which neighbours are s apart: taps then read whole vectors.
+// One direction of a convolution, from its source to its result. `norm` has a number per plane of the source.
+template <class T>
+struct Pass {
+  using W = Wide<T>;
+
+  const Convolution& conv;
+  const Direction direction;
+  const T* const source;
+  const Filters filters;
+  const Parameter bias;
+  T* const result;
+  const Normalization<W> norm;
+  const Threads& threads;
+  const bool forward, past_caches;
+
+  Pass(
+      const Convolution& conv, Direction direction, const void* source, const Filters& filters, const Parameter& bias,
+      void* result, const Normalization<W>& norm, const Threads& threads)
+      : conv(conv),
+        direction(direction),
+        source(static_cast<const T*>(source)),
+        filters(filters),
+        bias(bias),
+        result(static_cast<T*>(result)),
+        norm(norm),
+        threads(threads),
+        forward(direction == Direction::forward),
+        past_caches(
+            conv.samples * out_channels() * result_size()[0] * result_size()[1] * result_size()[2] * int64_t(sizeof(T)) >=
+            streamed_bytes) {}
+
+  // Of a sample: its channels, and how large its maps are.
+  int64_t in_channels() const { return conv.groups * (forward ? conv.in_channels : conv.out_channels); }
+  int64_t out_channels() const { return conv.groups * (forward ? conv.out_channels : conv.in_channels); }
+  const int64_t* source_size() const { return forward ? conv.input : conv.output; }
+  const int64_t* result_size() const { return forward ? conv.output : conv.input; }
+
+  const T* filters_of(int64_t sample) const {
+    return static_cast<const T*>(filters.data) + sample * filters.sample_stride;
+  }
+  W bias_of(int64_t plane) const {
+    Planes planes = {};
+    planes.channels = out_channels();
+    return static_cast<W>(read(bias, planes, plane, 0));
+  }
+};
+
+// The shape of a row in cache, in which the source's begins with a vector. What lies before and behind comes from inside
+// the row, or is zero. A stride of s leaves the elements in s phases, each a segment in which neighbours are s apart: taps
+// then read whole vectors.
 template <class W>
 class RowShape {
  public:
@@ -113,7 +161,7 @@ class RowShape {
     return phases_ == 1 ? start_ + padded : padded % phases_ * segment_ + padded / phases_;
   }
 
-  // Brings one row to where there were zeros, or another one; meanwhile the row `ahead` of it comes nearer, which will be next.
+  // Brings one row to where there were zeros, or another one. Meanwhile the row `ahead` of it comes nearer: it is next.
   template <class T>
   void fill(W* row, const T* source, int64_t ahead, const Normalization<W>& norm) const {
     if (phases_ == 1) {
@@ -202,7 +250,10 @@ class RowCache {
     if (plane.channels_last)
       transpose_rows(plane.at(0, load_.source), plane.channels, channels, rows, norm);
     else
-      for (int64_t c = 0; c < channels; ++c) shape_.fill(rows + c * shape_.pitch(), plane.at(c, load_.source), channels * plane.rows * plane.length, norm + c);
+      for (int64_t c = 0; c < channels; ++c) {
+        const int64_t ahead = channels * plane.rows * plane.length;
+        shape_.fill(rows + c * shape_.pitch(), plane.at(c, load_.source), ahead, norm + c);
+      }
   }
 
  private:

@@ -52,6 +52,13 @@ def is_map(tensor):
     return tensor.dim() >= 3
 
 
+def filters_of(call, sample):
+    """What a convolution takes beside its map that is more than a number per channel: filters, or a weight of them."""
+    if not any(kernel.startswith("dynamic_") for kernel in call.operator.kernels):
+        return []
+    return [tensor for tensor in tensors(sample)[1:] if tensor.dim() > 2]
+
+
 def double(tensor):
     return tensor.double() if tensor.is_floating_point() else tensor
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from accuracy import assert_accurate
-from calls import TINY, cotangents, double, every_call, leaves, of_inputs, run, tensors
+from calls import TINY, cotangents, double, every_call, filters_of, leaves, of_inputs, run, tensors
 from layouts import every_layout
 
 
@@ -79,5 +79,5 @@ def test_backward_keeps_no_map_but_its_inputs(call):
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         run(call.operator.run, sample)
     # Statistics and what follows from them: numbers per plane. And the filters that are made of others.
-    filters = max((tensor.numel() for tensor in tensors(sample)[1:] if tensor.shape != sample.args[0].shape), default=0)
+    filters = max(map(torch.numel, filters_of(call, sample)), default=0)
     assert max(kept, default=0) <= max(2 * 3, 2 * filters)

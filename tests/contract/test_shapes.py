@@ -45,8 +45,8 @@ def test_empty(call, shape, layout):
     given = cotangents(outputs)
     gradients, expected = (differentiate(f, sample, given) for f in (call.operator.run, call.operator.reference))
     for gradient, own in zip(gradients, expected, strict=True):
-        # Of a bias alone there may be something to sum.
-        torch.testing.assert_close(gradient, own, rtol=1e-6, atol=1e-6)
+        # Of a bias alone there may be something to sum; nothing is exactly zero.
+        torch.testing.assert_close(gradient, own, rtol=1e-5, atol=0)
 
 
 def refuses_planes_of_one(call):
