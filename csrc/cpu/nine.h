@@ -9,20 +9,6 @@
 
 namespace fastnorm::FASTNORM_ISA {
 
-// Lanes `first`, first + 1, ... of two vectors side by side.
-template <int first, class W>
-IN_PLACE inline Vector<W> shifted(Vector<W> a, Vector<W> b) {
-#if defined(__clang__)
-  Vector<W> result;
-  for (int i = 0; i < lanes<W>; ++i) result[i] = first + i < lanes<W> ? a[first + i] : b[first + i - lanes<W>];
-  return result;
-#else
-  Mask<W> index;
-  for (int i = 0; i < lanes<W>; ++i) index[i] = first + i;
-  return __builtin_shuffle(a, b, index);
-#endif
-}
-
 template <class T>
 class Nine {
  public:

@@ -8,6 +8,22 @@
 
 namespace fastnorm::FASTNORM_ISA {
 
+// -- Lanes ------------------------------------------------------------------------------------------------------------
+
+// Lanes `first`, first + 1, ... of two vectors side by side.
+template <int first, class W>
+IN_PLACE inline Vector<W> shifted(Vector<W> a, Vector<W> b) {
+#if defined(__clang__)
+  Vector<W> result;
+  for (int i = 0; i < lanes<W>; ++i) result[i] = first + i < lanes<W> ? a[first + i] : b[first + i - lanes<W>];
+  return result;
+#else
+  Mask<W> index;
+  for (int i = 0; i < lanes<W>; ++i) index[i] = first + i;
+  return __builtin_shuffle(a, b, index);
+#endif
+}
+
 // -- Transposition ----------------------------------------------------------------------------------------------------
 
 // Of a square of vectors, by Eklundh's exchanges of ever smaller quarters.
@@ -245,14 +261,15 @@ class RowCache {
   const W* channel(int64_t channel) const { return rows_.get() + channel * shape_.pitch(); }
 
   template <class T>
-  __attribute__((flatten)) void bring(const Plane<const T>& plane, int64_t channels, const Schedule::Load& load_, const Normalization<W>& norm) {
-    W* rows = rows_.get() + load_.slot * slot_stride();
+  __attribute__((flatten)) void bring(
+      const Plane<const T>& plane, int64_t channels, const Schedule::Load& row, const Normalization<W>& norm) {
+    W* rows = rows_.get() + row.slot * slot_stride();
     if (plane.channels_last)
-      transpose_rows(plane.at(0, load_.source), plane.channels, channels, rows, norm);
+      transpose_rows(plane.at(0, row.source), plane.channels, channels, rows, norm);
     else
       for (int64_t c = 0; c < channels; ++c) {
         const int64_t ahead = channels * plane.rows * plane.length;
-        shape_.fill(rows + c * shape_.pitch(), plane.at(c, load_.source), ahead, norm + c);
+        shape_.fill(rows + c * shape_.pitch(), plane.at(c, row.source), ahead, norm + c);
       }
   }
 

@@ -85,7 +85,9 @@ class Schedule {
     int64_t first, last;
   };
 
-  Schedule(const Reach& depth, const Reach& height, const Convolution& conv, Direction direction, int64_t rows, int64_t segments)
+  Schedule(
+      const Reach& depth, const Reach& height, const Convolution& conv, Direction direction, int64_t rows,
+      int64_t segments)
       : height_(height.results()),
         rows_(depth.results() * height_),
         chunk_(larger(1, smaller(rows, rows_))),

@@ -32,7 +32,11 @@ def sample(shape, kernel, **settings):
 @every_layout
 @every_mode
 @every_operator
-@pytest.mark.parametrize("shape, kernel", [((3, 4, 9, 8), (3, 2)), ((2, 4, 11), (4,)), ((2, 4, 4, 5, 6), (3, 3, 1))], ids=["2-D", "1-D", "3-D"])
+@pytest.mark.parametrize(
+    "shape, kernel",
+    [((3, 4, 9, 8), (3, 2)), ((2, 4, 11), (4,)), ((2, 4, 4, 5, 6), (3, 3, 1))],
+    ids=["2-D", "1-D", "3-D"],
+)
 def test_same_size(name, padding_mode, shape, kernel, layout):
     call = sample(shape, kernel, padding="same", groups=2, padding_mode=padding_mode).map(layout)
     assert_values(OPERATORS[name], call)

@@ -300,7 +300,9 @@ Sums sums_of(const Convolution& conv, const Array& input, const Array& weight, c
   return sums;
 }
 
-void compare(const char* what, const Convolution& conv, const char* isa, const Array& found, const std::vector<double>& expected, double tolerance) {
+void compare(
+    const char* what, const Convolution& conv, const char* isa, const Array& found, const std::vector<double>& expected,
+    double tolerance) {
   double largest = 1;
   for (const double value : expected) largest = std::fmax(largest, std::fabs(value));
   for (int64_t i = 0; i < found.size; ++i)
@@ -324,7 +326,8 @@ void check_convolution(Convolution conv, const char* isa, double tolerance) {
   }
   const int64_t outs = conv.samples * conv.groups * conv.out_channels;
   const Element wide = wide_is_double(conv.element) ? Element::f64 : Element::f32;
-  Array input(conv.element, conv.samples * conv.groups * conv.in_channels * pixels), weight(conv.element, outs * conv.in_channels * taps);
+  Array input(conv.element, conv.samples * conv.groups * conv.in_channels * pixels);
+  Array weight(conv.element, outs * conv.in_channels * taps);
   Array bias(conv.element, outs), grad(conv.element, outs * results), output(conv.element, outs * results);
   Array grad_input(conv.element, input.size), grad_weight(conv.element, weight.size), grad_bias(wide, outs);
   input.fill(1);
@@ -351,6 +354,7 @@ void check_convolutions(Element element, const char* isa, double tolerance) {
       {element, false, 1, 3, 1, 2, {1, 7, 50}, {}, {1, 5, 2}, {1, 2, 3}, {0, 2, 1}, {1, 1, 2}, Border::zeros},
       {element, false, 2, 2, 4, 5, {1, 6, 17}, {}, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {1, 1, 1}, Border::zeros},
       {element, false, 1, 1, 21, 19, {1, 5, 20}, {}, {1, 3, 3}, {1, 2, 2}, {0, 2, 2}, {1, 2, 1}, Border::zeros},
+      {element, false, 1, 1, 14, 37, {1, 3, 530}, {}, {1, 1, 3}, {1, 1, 1}, {0, 0, 1}, {1, 1, 1}, Border::zeros},
       {element, false, 1, 2, 3, 2, {4, 5, 6}, {}, {3, 2, 3}, {1, 1, 2}, {1, 1, 2}, {1, 1, 1}, Border::zeros},
       {element, false, 2, 2, 2, 2, {1, 1, 1000}, {}, {1, 1, 7}, {1, 1, 1}, {0, 0, 3}, {1, 1, 1}, Border::zeros},
   };

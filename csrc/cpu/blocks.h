@@ -1,0 +1,57 @@
+// How a convolution's channels are divided: among tasks, and within one in tiles.
+
+#pragma once
+
+#include "rows.h"
+
+namespace fastnorm::FASTNORM_ISA {
+
+// What a task keeps in cache: of a few channels in L1, of many in L2 beside their filters.
+constexpr int64_t few_rows_bytes = 24 << 10, many_rows_bytes = 384 << 10;
+// Pairs of channels that are many.
+constexpr int64_t many_pairs = 256;
+// Channels of a block in channels_last, whose lines are then read whole.
+constexpr int64_t channels_of_lines = 32;
+// Tasks for each thread, where planes are few.
+constexpr int64_t tasks_per_thread = 4;
+
+constexpr int registers = vector_bytes == 64 ? 32 : 16;
+
+// body(first, Group<channels>) over first..last, in tiles of 8 channels, 4, 2 and 1.
+template <int channels = 8, class Body>
+inline void for_each_tile(int64_t first, int64_t last, const Body& body) {
+  for (; first + channels <= last; first += channels) body(first, Group<channels>{});
+  if constexpr (channels > 1) for_each_tile<channels / 2>(first, last, body);
+}
+
+inline int64_t kernel_size(const Convolution& conv) { return conv.kernel[0] * conv.kernel[1] * conv.kernel[2]; }
+
+// Which channels a task works on: several small groups, or a part of one. `in` and `out` are of the direction.
+struct Blocks {
+  int64_t in, out;                // channels of a group
+  int64_t groups, ins, outs;      // of a block, at most
+  int64_t blocks, out_parts;      // of a sample
+
+  Blocks(const Convolution& conv, int64_t in, int64_t out, int64_t in_limit, int64_t out_limit) : in(in), out(out) {
+    const int64_t channels = larger(1, smaller(in, out));
+    groups = conv.channels_last ? larger(1, smaller(conv.groups, channels_of_lines / channels)) : 1;
+    ins = larger(1, groups > 1 ? groups * in : smaller(in, in_limit));
+    outs = larger(1, groups > 1 ? groups * out : smaller(out, out_limit));
+    blocks = ceil_div(conv.groups, groups);
+    out_parts = groups > 1 ? 1 : ceil_div(out, outs);
+  }
+
+  bool many() const { return ins * outs / groups >= many_pairs; }
+  int64_t in_parts() const { return groups > 1 ? 1 : larger(1, ceil_div(in, ins)); }
+};
+
+// The planes of a sample from a channel on.
+template <class E>
+inline Plane<E> planes_of(
+    const Convolution& conv, E* map, const int64_t* size, int64_t channels, int64_t sample, int64_t channel) {
+  const int64_t rows = size[0] * size[1];
+  const int64_t first = conv.channels_last ? channel : channel * rows * size[2];
+  return {map + sample * channels * rows * size[2] + first, channels, rows, size[2], conv.channels_last};
+}
+
+}  // namespace fastnorm::FASTNORM_ISA
