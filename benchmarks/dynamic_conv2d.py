@@ -8,6 +8,9 @@ Learned on an AVX-512 Xeon:
 - A lambda that is not inlined sends its tile through memory at every step, 2x on all: `IN_PLACE`.
 - Slots a multiple of 4 KB apart share a few sets of L1: an odd number of lines between them, 1.2x on the filters'
   gradient.
+- Filters of wide groups: outer products of channels, pixel by pixel, instead of dot products along rows: no sums across
+  lanes, 1.2x to 2.5x, and ahead of oneDNN.
+- torch.compile of the loop or of the grouped form is never ahead of them in eager (0.2x to 1.0x of their speed).
 - Weights in bfloat16 gain nothing by oneDNN here: it took twice as long as float32 arithmetic on widened rows.
 """
 
