@@ -3,15 +3,11 @@
 `test_triton_interpreter.py` runs this file with TRITON_INTERPRET=1.
 """
 
-import os
-
 import pytest
 import torch
+from interpreted import LAYOUTS, double, every_layout, laid_out, make
 
-if os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("run by test_triton_interpreter.py under TRITON_INTERPRET=1", allow_module_level=True)
-
-from fastnorm.kernels import dynamic_conv2d, dynamic_instance_norm
+from fastnorm.kernels import _convolution, dynamic_conv2d, dynamic_instance_norm
 from fastnorm.ops import dynamic_conv2d as conv_reference
 from fastnorm.ops import dynamic_instance_norm as norm_reference
 from fastnorm.ops._window import PADDING_MODES
@@ -19,28 +15,23 @@ from fastnorm.ops._window import PADDING_MODES
 # Small maps, cut into patches, some of them inside the map, and into chunks.
 SMALL = dict(positions=1, threads=32, row=32, summed=256, tile=16, step=16, tile_float32=16, step_float32=16, chunk=64)
 WAYS = {
-    "direct": dynamic_conv2d.Heuristics(dense=10**9),
-    "dense": dynamic_conv2d.Heuristics(dense=1),
-    "direct, pieces": dynamic_conv2d.Heuristics(dense=10**9, **SMALL),
-    "direct, rolled pieces": dynamic_conv2d.Heuristics(dense=10**9, unrolled=0, **SMALL),
-    "dense, pieces": dynamic_conv2d.Heuristics(dense=1, **SMALL),
+    "direct": _convolution.Heuristics(dense=10**9),
+    "dense": _convolution.Heuristics(dense=1),
+    "direct, pieces": _convolution.Heuristics(dense=10**9, **SMALL),
+    "direct, rolled pieces": _convolution.Heuristics(dense=10**9, unrolled=0, **SMALL),
+    "dense, pieces": _convolution.Heuristics(dense=1, **SMALL),
 }
-LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
-PLANS = dynamic_conv2d.plan_direct, dynamic_conv2d.plan_direct_filter, dynamic_conv2d.plan_dense
-PLANS = *PLANS, dynamic_conv2d.plan_dense_filter
+PLANS = (
+    _convolution.plan_direct,
+    _convolution.plan_direct_filter,
+    _convolution.plan_dense,
+    _convolution.plan_dense_filter,
+)
 
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
 every_way = pytest.mark.parametrize("way", WAYS)
 both_ways = pytest.mark.parametrize("way", ["direct", "dense"])
 every_mode = pytest.mark.parametrize("mode", PADDING_MODES)
-every_layout = pytest.mark.parametrize("layout", LAYOUTS)
-
-
-@pytest.fixture(autouse=True)
-def poisoned_memory():
-    """Memory that nothing wrote holds NaN."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture
@@ -48,22 +39,13 @@ def go(monkeypatch):
     """go(way) makes the convolutions of this test go that way."""
 
     def choose(way):
-        monkeypatch.setattr(dynamic_conv2d, "HEURISTICS", WAYS[way])
+        monkeypatch.setattr(_convolution, "HEURISTICS", WAYS[way])
         for plan in PLANS:
             plan.cache_clear()
 
     yield choose
     for plan in PLANS:
         plan.cache_clear()
-
-
-def make(*shape, dtype=torch.float32, layout="nchw", seed=0):
-    tensor = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-    return tensor.to(memory_format=LAYOUTS[layout]) if tensor.dim() == 4 else tensor
-
-
-def double(values):
-    return [value.double() if isinstance(value, torch.Tensor) else value for value in values]
 
 
 # Of one rounding, at the end; in bfloat16 the interpreter cuts digits off. Sums are near in float32, for all.
@@ -250,16 +232,6 @@ def test_norm(go, way, mode, layout):
 # Memory.
 
 
-def laid_out(tensor, how):
-    if how == "every other":
-        return tensor.repeat_interleave(2, dim=-1)[..., ::2]
-    if how == "transposed":
-        return tensor.transpose(-1, -2).contiguous().transpose(-1, -2)
-    if how == "misaligned":
-        return torch.cat([tensor.new_zeros(1), tensor.flatten()])[1:].view(tensor.shape)
-    return tensor[:1].expand_as(tensor)
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("how", ["every other", "transposed", "misaligned", "expanded"])
 @both_ways
@@ -278,7 +250,7 @@ def test_a_shared_filter_stays_one(go, way):
     input, weight = make(3, 4, 7, 9), make(1, 6, 2, 3, 3, seed=1).expand(3, -1, -1, -1, -1)
     window = dynamic_conv2d.Window.of((3, 3), [1, 1], [1] * 4, [1, 1], 0)
     planes = dynamic_conv2d.Planes.of(input)
-    convolution = dynamic_conv2d.Convolution.of(planes, input, make(3, 6, 7, 9), weight, window, 2)
+    convolution = _convolution.Convolution.of(planes, input, make(3, 6, 7, 9), weight, window, 2)
     assert len(dynamic_conv2d._filters(weight, convolution)) == 1
     check(input, weight, None, 1, 1, 1, 2, "circular")
 

@@ -3,13 +3,9 @@
 `test_triton_interpreter.py` runs this file with TRITON_INTERPRET=1.
 """
 
-import os
-
 import pytest
 import torch
-
-if os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("run by test_triton_interpreter.py under TRITON_INTERPRET=1", allow_module_level=True)
+from interpreted import double, every_layout, laid_out, make
 
 from fastnorm.kernels import _launch, instance_norm, instance_stats, layer_instance_norm, scale_shift
 from fastnorm.ops import instance_norm as norm_reference
@@ -26,20 +22,12 @@ WAYS = {
     "walked": _launch.Heuristics(**SMALL, busy=0),
     "split": _launch.Heuristics(**SMALL, busy=10**9, wave_bytes=1000),
 }
-LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 SHAPE = 2, 3, 9, 11
+
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
 every_way = pytest.mark.parametrize("way", WAYS)
 held_and_split = pytest.mark.parametrize("way", ["held", "split"])
-every_layout = pytest.mark.parametrize("layout", LAYOUTS)
-
-
-@pytest.fixture(autouse=True)
-def poisoned_memory():
-    """Memory that nothing wrote holds NaN."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture
@@ -54,15 +42,6 @@ def go():
 
     yield choose
     choose("held")
-
-
-def make(*shape, dtype=torch.float32, layout="nchw", seed=0):
-    tensor = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-    return tensor.to(memory_format=LAYOUTS[layout]) if tensor.dim() == 4 else tensor
-
-
-def double(values):
-    return [value.double() if isinstance(value, torch.Tensor) else value for value in values]
 
 
 # In float32, a few roundings; in float16 one more, of half a unit in the last place; in bfloat16 of a whole one, as the
@@ -367,16 +346,6 @@ def test_empty_layer_norm(shape):
 
 
 # Memory.
-
-
-def laid_out(tensor, how):
-    if how == "every other":
-        return tensor.repeat_interleave(2, dim=-1)[..., ::2]
-    if how == "transposed":
-        return tensor.transpose(-1, -2).contiguous().transpose(-1, -2)
-    if how == "misaligned":
-        return torch.cat([tensor.new_zeros(1), tensor.flatten()])[1:].view(tensor.shape)
-    return tensor[:1].expand_as(tensor)
 
 
 @pytest.mark.parametrize("how", ["every other", "transposed", "misaligned", "expanded"])
