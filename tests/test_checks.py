@@ -170,8 +170,10 @@ def test_a_wrong_parameter(function, name, call, value, error, message):
 
 @pytest.mark.parametrize("function, name, call", PER_PLANE, ids=lambda value: value if isinstance(value, str) else "")
 def test_a_right_parameter(function, name, call):
-    for value in (C, NC, C.double(), C.bfloat16(), C.half()):
-        assert call(value).shape == X.shape
+    per_channel, per_plane = torch.tensor([0.5, 1.0, 2.0]), torch.tensor([[0.5, 1.0, 2.0], [4.0, 0.25, 8.0]])
+    torch.testing.assert_close(call(per_channel)[:1], call(per_plane)[:1])
+    for value in (per_channel, per_plane, per_channel.double(), per_channel.bfloat16(), per_channel.half()):
+        torch.testing.assert_close(call(value), call(value.float().expand(2, 3)))
 
 
 @pytest.mark.parametrize("function, name, call", REQUIRED, ids=lambda value: value if isinstance(value, str) else "")

@@ -200,6 +200,8 @@ def test_one_style_for_a_batch(module):
 
 def test_an_empty_batch(module):
     assert module(CONTENT[:0], STYLE[:0]).shape == module(CONTENT[:0], STYLE[0]).shape == (0, 6, 7, 9)
+    module(CONTENT[:0], STYLE[0]).sum().backward()
+    assert all(torch.equal(parameter.grad, torch.zeros_like(parameter)) for parameter in module.parameters())
 
 
 def test_nan_filters_propagate(module):
