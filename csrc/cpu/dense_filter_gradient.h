@@ -35,15 +35,16 @@ class PixelCache {
   __attribute__((flatten)) void bring(
       const Plane<const T>& plane, int64_t channels, const Schedule::Load& row, const Normalization<W>& norm) {
     W* const to = pixels_.get() + row.slot * slot_stride();
-    if (plane.channels_last) copy(plane, channels, row.source, to + before_ * pitch_, norm);
-    else transpose(plane, channels, row.source, to + before_ * pitch_, norm);
+    if (plane.channels_last) copy_pixels(plane, channels, row.source, to + before_ * pitch_, norm);
+    else transpose_rows(plane, channels, row.source, to + before_ * pitch_, norm);
     for (int64_t q = 0; q < smaller(before_, padded_); ++q) finish(to, q);
     for (int64_t q = before_ + length_; q < padded_; ++q) finish(to, q);
   }
 
  private:
   template <class T>
-  void copy(const Plane<const T>& plane, int64_t channels, int64_t row, W* to, const Normalization<W>& norm) const {
+  void copy_pixels(
+      const Plane<const T>& plane, int64_t channels, int64_t row, W* to, const Normalization<W>& norm) const {
     for (int64_t x = 0; x < length_; ++x) {
       const T* from = plane.at(0, row) + x * plane.channels;
       for_each_vector<W>(0, channels, [&](int64_t c, auto part) {
@@ -54,7 +55,8 @@ class PixelCache {
   }
 
   template <class T>
-  void transpose(const Plane<const T>& plane, int64_t channels, int64_t row, W* to, const Normalization<W>& norm) const {
+  void transpose_rows(
+      const Plane<const T>& plane, int64_t channels, int64_t row, W* to, const Normalization<W>& norm) const {
     for_each_square<W>(length_, channels, [&](int64_t c, int width, int64_t x, int count) {
       Vector<W> square[lanes<W>] = {};
       for (int i = 0; i < width; ++i) {
@@ -62,7 +64,7 @@ class PixelCache {
         const Vector<W> v = count == lanes<W> ? load(from) : load(from, count);
         square[i] = norm.center ? (v - broadcast(norm.center[c + i])) * broadcast(norm.scale[c + i]) : v;
       }
-      FASTNORM_ISA::transpose<W>(square);
+      transpose<W>(square);
       for (int i = 0; i < count; ++i) store(to + (x + i) * pitch_ + c, square[i]);
     });
   }

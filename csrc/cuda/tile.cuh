@@ -196,4 +196,18 @@ struct Outputs {
   }
 };
 
+// add(h) for every channel of a tile's input, of which as many are held in shared memory at a time as fit: h says which.
+template <class Tile, class Add>
+__device__ __forceinline__ void for_each_channel(const Tile& tile, const Add& add) {
+#pragma unroll 1
+  for (int c = 0; c < tile.pass.in_channels; c += tile.tiling.held) {
+    const int count = min(tile.tiling.held, tile.pass.in_channels - c);
+    if (c > 0) __syncthreads();
+    tile.fill(c, count);
+    __syncthreads();
+#pragma unroll 1
+    for (int h = 0; h < count; ++h) add(h);
+  }
+}
+
 }  // namespace fastnorm::cuda

@@ -166,18 +166,11 @@ __global__ void __maxnreg__(folds ? 128 : 104) convolve_pixels(TilePass pass, Pi
   Outputs<K, 1, folds, false> outputs(pass, tile.y + line, tile.x + column);
   const float* const from =
       tile.image + (idle ? 0 : (line * tile.columns() + column + K / 2) * tiling.pitch + group * tiling.held);
-#pragma unroll 1
-  for (int c = 0; c < pass.in_channels; c += tiling.held) {
-    const int count = min(tiling.held, pass.in_channels - c);
-    if (c > 0) __syncthreads();
-    tile.fill(c, count);
-    __syncthreads();
-#pragma unroll 1
-    for (int h = 0; h < count && !idle; ++h)
-      outputs.add_channel(
-          from + h, tile.columns() * tiling.pitch, tiling.pitch, tile.weights + h * K * K * warp_size + lane,
-          warp_size);
-  }
+  for_each_channel(tile, [&](int h) {
+    if (idle) return;
+    outputs.add_channel(
+        from + h, tile.columns() * tiling.pitch, tiling.pitch, tile.weights + h * K * K * warp_size + lane, warp_size);
+  });
   if (idle) return;
   const float bias = parameter(pass.bias, tile.sample, out, 0.0f);
 #pragma unroll

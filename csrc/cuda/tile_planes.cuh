@@ -193,18 +193,11 @@ __global__ void __maxnreg__(C == 4 || folds || K == 1 ? 128 : 104)
   const int first_out = idle ? 0 : team * C;
   Outputs<K, C, folds, true> outputs(pass, tile.y + line, tile.x + column);
   const float* const from = tile.image + line * tiling.pitch() + side + column;
-#pragma unroll 1
-  for (int c = 0; c < pass.in_channels; c += tiling.held) {
-    const int count = min(tiling.held, pass.in_channels - c);
-    if (c > 0) __syncthreads();
-    tile.fill(c, count);
-    __syncthreads();
-#pragma unroll 1
-    for (int h = 0; h < count; ++h)
-      outputs.add_channel(
-          from + h * tile.rows() * tiling.pitch(), tiling.pitch(), 1,
-          tile.weights + h * K * K * tile.outs() + first_out, tile.outs());
-  }
+  for_each_channel(tile, [&](int h) {
+    outputs.add_channel(
+        from + h * tile.rows() * tiling.pitch(), tiling.pitch(), 1, tile.weights + h * K * K * tile.outs() + first_out,
+        tile.outs());
+  });
   if (!idle) write(outputs, tile, tile.first_out + first_out);
 }
 
