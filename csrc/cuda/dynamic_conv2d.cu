@@ -198,9 +198,10 @@ template <typename T>
 __global__ void __maxnreg__(64) merge_chunks(const Wide<T>* parts, int64_t chunks, int64_t count, T* grad_weight) {
   const int64_t weight = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (weight >= count) return;
-  Wide<T> sum = 0;
+  // Thousands of parts: one after the other in float32 they would lose three bits.
+  double sum = 0;
   for (int64_t chunk = 0; chunk < chunks; ++chunk) sum += parts[chunk * count + weight];
-  grad_weight[weight] = narrow<T>(sum);
+  grad_weight[weight] = narrow<T>(static_cast<Wide<T>>(sum));
 }
 
 // -- Launches

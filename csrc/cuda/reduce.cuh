@@ -41,6 +41,7 @@ __device__ __forceinline__ Moments<Wide<T>, P> moments_of(const Held<T, W>& held
     moments.mean[p] = sum[p] / moments.count;
     const N rest = squares[p] - sum[p] * moments.mean[p];
     moments.squares[p] = rest < 0 ? 0 : rest;  // NaN stays
+    moments.settle(p);
   }
   return moments;
 }

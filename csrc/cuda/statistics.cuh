@@ -16,11 +16,18 @@ namespace fastnorm::cuda {
 __device__ __forceinline__ float quotient(float a, float b) { return __fdividef(a, b); }
 __device__ __forceinline__ double quotient(double a, double b) { return a / b; }
 
-// Of a part of each of P planes that were walked together. The mean is shift + mean.
+// Of a part of each of P planes that were walked together. The mean is shift + mean: the number nearest to it, and what
+// that leaves, so that a mean loses no digits on its way through many merges.
 template <typename N, int P>
 struct Moments {
   using Number = N;
   N count, shift[P], mean[P], squares[P];
+
+  __device__ __forceinline__ void settle(int p) {
+    const N nearest = shift[p] + mean[p];
+    mean[p] += shift[p] - nearest;
+    shift[p] = nearest;
+  }
 
   __device__ __forceinline__ void merge(const Moments& other) {
     const bool empty = count == 0;
@@ -31,6 +38,7 @@ struct Moments {
       if (empty) shift[p] = other.shift[p];
       const N delta = (other.shift[p] - shift[p]) + (other.mean[p] - mean[p]);
       mean[p] += delta * share;
+      settle(p);
       squares[p] += other.squares[p] + delta * delta * (count * share);
     }
     count = total;
