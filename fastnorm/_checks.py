@@ -123,23 +123,27 @@ def check_statistics_settings(
     function: str, input: Tensor, eps: float, correction: int, eps_mode: str, whose: str = ""
 ) -> None:
     """How a standard deviation is taken; `whose` is what the names of these arguments start with."""
-    check_number(function, f"{whose}eps", eps, 0)
-    if isinstance(correction, bool) or not isinstance(correction, _INTEGERS) or correction not in (0, 1):
-        raise ValueError(f"{function}: {whose}correction: expected 0 (biased) or 1 (unbiased), got {correction!r}")
+    check_statistics_rule(function, eps, correction, eps_mode, whose)
     if correction and plane_size(input) == 1:
         raise ValueError(
             f"{function}: {whose}correction: an unbiased variance needs planes of 2 elements or more,"
             f" got planes of {_plane(input)}"
         )
+
+
+def check_statistics_rule(function: str, eps: float, correction: int, eps_mode: str, whose: str = "") -> None:
+    check_number(function, f"{whose}eps", eps, 0)
+    if isinstance(correction, bool) or not isinstance(correction, _INTEGERS) or correction not in (0, 1):
+        raise ValueError(f"{function}: {whose}correction: expected 0 (biased) or 1 (unbiased), got {correction!r}")
     if not isinstance(eps_mode, str) or eps_mode not in EPS_MODES:
         raise ValueError(f"{function}: eps_mode: expected {_one_of(EPS_MODES)}, got {eps_mode!r}")
 
 
-def check_activation(function: str, activation: str | None, negative_slope: float) -> None:
+def check_activation(function: str, activation: str | None, negative_slope: float, whose: str = "") -> None:
     if activation is not None and not (isinstance(activation, str) and activation in CODES):
         names = [activation.name for activation in ACTIVATIONS if activation.name != "none"]
-        raise ValueError(f"{function}: activation: expected None, {_one_of(names)}, got {activation!r}")
-    check_number(function, "negative_slope", negative_slope)
+        raise ValueError(f"{function}: {whose}activation: expected None, {_one_of(names)}, got {activation!r}")
+    check_number(function, f"{whose}negative_slope", negative_slope)
 
 
 def check_same_device(function: str, name: str, tensor: Tensor, input: Tensor) -> None:
@@ -181,9 +185,27 @@ def check_groups(function: str, groups: int, in_channels: int) -> None:
         raise ValueError(f"{function}: groups: expected a divisor of the input's {in_channels} channels, got {groups!r}")
 
 
-def check_window(function: str, weight: Tensor, input: Tensor, stride, padding, dilation, padding_mode: str) -> None:
-    """Where the kernel of `weight`, its last dimensions, looks in the input."""
+def check_layer_filters(function: str, weight: Tensor, bias: Tensor | None, input: Tensor, groups: int) -> Tensor:
+    """Filters that all samples share, (C_out, C_in / groups, *), or one for each; in the input's type. And their bias."""
+    shared = isinstance(weight, Tensor) and weight.dim() == input.dim()
+    filters = weight.unsqueeze(0).expand(input.shape[0], *weight.shape) if shared else weight
+    filters = check_filters(function, "weight", filters, input, input.shape[1], groups)
+    if bias is not None:
+        check_tensor(function, "bias", bias)
+        n, c = filters.shape[:2]
+        if bias.shape != (c,) and bias.shape != (n, c):
+            raise ValueError(f"{function}: bias: expected shape ({c},) or ({n}, {c}), got {_shape(bias)}")
+        check_same_device(function, "bias", bias, input)
+    return as_type_of(function, "weight", weight, input)
+
+
+def check_window(
+    function: str, weight: Tensor, input: Tensor, stride, padding, dilation, padding_mode: str, scale_factor=None
+) -> None:
+    """Where the kernel of `weight`, its last dimensions, looks in the input, or in the upsampled one."""
     size = _plane(input)
+    if scale_factor is not None:
+        size = tuple(length * factor for length, factor in zip(size, scale_factor))
     kernel = tuple(weight.shape[-len(size) :])
     if not isinstance(padding_mode, str) or padding_mode not in PADDING_MODES:
         raise ValueError(f"{function}: padding_mode: expected {_one_of(PADDING_MODES)}, got {padding_mode!r}")

@@ -19,18 +19,22 @@ from ._checks import (
     check_filter_bias,
     check_filters,
     check_groups,
+    check_layer_filters,
     check_map,
     check_number,
     check_per_plane,
     check_running_statistics,
     check_same_device,
     check_same_shape,
+    check_sizes,
+    check_statistics_rule,
     check_statistics_settings,
     check_styles,
     check_tensor,
     check_window,
 )
 from .ops import backends
+from .ops._window import per_dimension
 
 
 def instance_stats(input: Tensor, eps: float = 1e-5, correction: int = 0, eps_mode: str = "var") -> tuple[Tensor, Tensor]:
@@ -76,7 +80,7 @@ def instance_norm(
         running_mean, running_var: (C,), updated in place by `momentum` (with the unbiased variance, as torch does) when
             `use_input_stats`, used for the normalisation when not.
         weight, bias: (C,), or (N, C) for an affine map per sample.
-        activation: None, "relu", "leaky_relu" (with `negative_slope`), "silu" or "gelu".
+        activation: None, "relu", "leaky_relu" (with `negative_slope`), "silu", "gelu", "sigmoid" or "tanh".
         residual: the input's shape; added before the activation.
     """
     size = check_map("instance_norm", input)
@@ -477,6 +481,116 @@ def modulated_conv2d(
     return _run(ops.modulated_conv2d)(
         input, weight, style, bias, demodulate, stride, padding, dilation, groups, padding_mode, eps
     )
+
+
+def upsample_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    scale_factor: int | tuple[int, int] = 2,
+    padding: int | tuple[int, int] = 1,
+    padding_mode: str = "reflect",
+    groups: int = 1,
+) -> Tensor:
+    """Nearest upsampling, padding, a convolution, as one: neither the upsampled nor the padded map is made.
+
+        conv2d(pad(interpolate(input, scale_factor, mode="nearest"), padding, padding_mode), weight, bias)
+
+    Taps that meet the same element are added up first: at a factor of 2, a kernel of 3x3 costs 4 multiplications for each
+    output, not 9. Of a frozen parameter that is done once. The result is the same up to rounding, borders included.
+
+    Args:
+        input: (N, C_in, H, W).
+        weight: (C_out, C_in / groups, kH, kW), or (N, C_out, C_in / groups, kH, kW) for a filter per sample, in the
+            input's type.
+        bias: (C_out,) or (N, C_out).
+        scale_factor: how many times larger, an integer, or one for each dimension.
+        padding: as in torch.nn.functional.conv2d, of the upsampled map.
+        padding_mode: "reflect", "replicate", "circular" or "zeros".
+
+    Returns:
+        (N, C_out, scale_factor * H + 2 * padding - kH + 1, the same of W).
+    """
+    name = "upsample_conv2d"
+    check_channels(name, input, 2)
+    check_sizes(name, "scale_factor", scale_factor, 2, 1)
+    weight = check_layer_filters(name, weight, bias, input, groups)
+    check_window(name, weight, input, 1, padding, 1, padding_mode, per_dimension(scale_factor, 2))
+    return _run(ops.upsample_conv2d)(input, weight, bias, scale_factor, padding, padding_mode, groups)
+
+
+def norm_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] | str = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+    *,
+    mean: Tensor | None = None,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+    negative_slope: float = 0.01,
+    scale_factor: int | tuple[int, int] = 1,
+    output_activation: str | None = None,
+    output_negative_slope: float = 0.01,
+    return_stats: bool = False,
+    eps: float = 1e-5,
+    correction: int = 0,
+    eps_mode: str = "var",
+    return_entered: bool = False,
+) -> Tensor | tuple[Tensor, ...]:
+    """A layer of a chain in one pass: what is left of the norm before it, a convolution, the statistics for the next norm.
+
+        entered = activation((input - mean) * scale + shift + residual)
+        output  = output_activation(conv2d(pad(upsample(entered)), weight, bias))
+
+    `mean` and `scale` are the statistics that the layer before returned, the second times the norm's weight, and `shift`
+    is its bias. Nothing normalised, upsampled or padded is written to memory. With gradients it is the operators that it
+    is made of, one after the other.
+
+    Args:
+        input: (N, C_in, H, W).
+        weight: (C_out, C_in / groups, kH, kW), or (N, C_out, C_in / groups, kH, kW) for a filter per sample, in the
+            input's type.
+        bias: (C_out,) or (N, C_out). A norm that follows takes it out again: leave it away.
+        stride, padding, dilation, groups, padding_mode: as in `dynamic_conv2d`; of the upsampled map.
+        mean, scale, shift: (C_in,) or (N, C_in).
+        residual: the input's shape.
+        activation, output_activation: None, "relu", "leaky_relu" (with its slope), "silu", "gelu", "sigmoid" or "tanh".
+        scale_factor: nearest upsampling, an integer, or one for each dimension.
+        return_stats: also return the mean and the inverse standard deviation of each plane of the output, by eps,
+            correction and eps_mode as in `instance_stats`.
+        return_entered: also return `entered`, which a later layer may add.
+
+    Returns:
+        output (N, C_out, H_out, W_out); with return_stats (output, mean, rstd), these (N, C_out) in float32, or float64
+        for a float64 input; with return_entered (..., entered), of the input's shape.
+    """
+    name = "norm_conv2d"
+    check_channels(name, input, 2)
+    check_sizes(name, "scale_factor", scale_factor, 2, 1)
+    weight = check_layer_filters(name, weight, bias, input, groups)
+    check_window(name, weight, input, stride, padding, dilation, padding_mode, per_dimension(scale_factor, 2))
+    for parameter_name, parameter in (("mean", mean), ("scale", scale), ("shift", shift)):
+        if parameter is not None:
+            check_per_plane(name, parameter_name, parameter, input)
+    if residual is not None:
+        residual = check_same_shape(name, "residual", residual, input)
+    check_activation(name, activation, negative_slope)
+    check_activation(name, output_activation, output_negative_slope, "output_")
+    if return_stats:
+        check_statistics_rule(name, eps, correction, eps_mode)
+    return _run(ops.norm_conv2d)(
+        input, weight, bias, stride, padding, dilation, groups, padding_mode,
+        mean=mean, scale=scale, shift=shift, residual=residual, activation=activation, negative_slope=negative_slope,
+        scale_factor=scale_factor, output_activation=output_activation, output_negative_slope=output_negative_slope,
+        return_stats=return_stats, eps=eps, correction=correction, eps_mode=eps_mode, return_entered=return_entered,
+    )  # fmt: skip
 
 
 def _run(room):

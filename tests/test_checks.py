@@ -243,7 +243,7 @@ def test_numbers_from_sizes_that_are_compiled():
 @pytest.mark.parametrize("function, call", ACTIVATED, ids=lambda value: value if isinstance(value, str) else "")
 @pytest.mark.parametrize("value", ["swish", ["relu"], 1], ids=repr)
 def test_an_unknown_activation(function, call, value):
-    message = f"activation: expected None, 'relu', 'leaky_relu', 'silu' or 'gelu', got {value!r}"
+    message = f"activation: expected None, 'relu', 'leaky_relu', 'silu', 'gelu', 'sigmoid' or 'tanh', got {value!r}"
     assert_refused(lambda: call(activation=value), ValueError, f"{function}: {message}")
 
 

@@ -8,7 +8,7 @@
 namespace fastnorm::FASTNORM_ISA {
 
 // Chosen inside the loop, for each vector: a branch that never changes costs less than a loop for each activation weighs.
-enum Code { none, relu, leaky_relu, silu, gelu };
+enum Code { none, relu, leaky_relu, silu, gelu, sigmoid, tanh };
 
 // The two that are linear on either side of 0, without a branch: they are in most layers.
 template <class W>
@@ -34,6 +34,8 @@ inline Vector<W> activate(Vector<W> x, int code, W slope) {
     case leaky_relu: return x > 0 ? x : x * slope;
     case silu: return x / (exp(-x) + 1);
     case gelu: return x * normal(x).below;
+    case sigmoid: return 1 / (exp(-x) + 1);
+    case tanh: return hyperbolic_tangent(x);
     default: return x;
   }
 }
@@ -52,6 +54,8 @@ inline Vector<W> derivative(Vector<W> x, int code, W slope) {
       const Normal<Vector<W>> phi = normal(x);
       return phi.below + x * phi.density;
     }
+    case sigmoid: return 1 / ((exp(-x) + 1) * (exp(x) + 1));
+    case tanh: return 4 / ((exp(x * W(-2)) + 1) * (exp(x * W(2)) + 1));
     default: return one;
   }
 }

@@ -57,6 +57,20 @@ struct Gelu {
   __device__ __forceinline__ N derivative(N x) const { return normal_cdf(x) + x * normal_pdf(x); }
 };
 
+template <typename N>
+struct Sigmoid {
+  static constexpr bool cheap = false;
+  __device__ __forceinline__ N operator()(N x) const { return 1 / (1 + exp(-x)); }
+  __device__ __forceinline__ N derivative(N x) const { return 1 / ((1 + exp(-x)) * (1 + exp(x))); }
+};
+
+template <typename N>
+struct Tanh {
+  static constexpr bool cheap = false;
+  __device__ __forceinline__ N operator()(N x) const { return tanh(x); }
+  __device__ __forceinline__ N derivative(N x) const { return 4 / ((1 + exp(-2 * x)) * (1 + exp(2 * x))); }
+};
+
 template <typename N, class Body>
 __device__ __forceinline__ void with_activation(const Activation& activation, const Body& body) {
   switch (activation.code) {
@@ -65,6 +79,8 @@ __device__ __forceinline__ void with_activation(const Activation& activation, co
     case 2: return body(LeakyRelu<N>{N(activation.slope)});
     case 3: return body(Silu<N>());
     case 4: return body(Gelu<N>());
+    case 5: return body(Sigmoid<N>());
+    case 6: return body(Tanh<N>());
   }
 }
 

@@ -38,6 +38,8 @@ ACTIVATIONS = (
     ),
     Activation("silu", lambda x, slope: torch.nn.functional.silu(x), _silu_derivative),
     Activation("gelu", lambda x, slope: torch.nn.functional.gelu(x), _gelu_derivative),
+    Activation("sigmoid", lambda x, slope: torch.sigmoid(x), lambda x, slope: torch.sigmoid(x) * torch.sigmoid(-x)),
+    Activation("tanh", lambda x, slope: torch.tanh(x), lambda x, slope: 1 - torch.tanh(x).square()),
 )
 
 CODES = {activation.name: code for code, activation in enumerate(ACTIVATIONS)} | {None: 0}

@@ -32,7 +32,7 @@ from ._window import (
 
 
 def dynamic_conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros"):
-    return _forward(input, weight, bias, *window(weight, stride, padding, dilation), groups, PADDING_MODES[padding_mode])
+    return forward(input, weight, bias, *window(weight, stride, padding, dilation), groups, PADDING_MODES[padding_mode])
 
 
 def reference(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros"):
@@ -178,7 +178,7 @@ def _save(ctx, inputs, output):
 
 def _differentiate(ctx, grad):
     needed = ctx.needs_input_grad[:3]
-    return *wanted_gradients(_backward(grad, *ctx.saved_tensors, *ctx.settings, *needed), needed, ctx.bias_dtype), *[None] * 5
+    return *wanted_gradients(backward(grad, *ctx.saved_tensors, *ctx.settings, *needed), needed, ctx.bias_dtype), *[None] * 5
 
 
 def wanted_gradients(found, needed, bias_dtype):
@@ -200,8 +200,8 @@ def _differentiate_backward(ctx, *gradients):
     return *gradient_of(from_inputs, ctx.saved_tensors, gradients), *[None] * 8
 
 
-_forward = differentiable(_convolve, _definition, _save, _differentiate)
-_backward = differentiable(_convolve_back, _backward_definition, _save_backward, _differentiate_backward)
+forward = differentiable(_convolve, _definition, _save, _differentiate)
+backward = differentiable(_convolve_back, _backward_definition, _save_backward, _differentiate_backward)
 
 
 # Filters for a map of any shape: as wide as fits, in as many groups as its channels allow.

@@ -22,7 +22,7 @@ EPS_MODES = {"var": False, "std": True}
 
 
 def instance_stats(input, eps=1e-5, correction=0, eps_mode="var"):
-    return _forward(input, eps, correction, EPS_MODES[eps_mode])
+    return forward(input, eps, correction, EPS_MODES[eps_mode])
 
 
 def reference(input, eps=1e-5, correction=0, eps_mode="var"):
@@ -78,7 +78,7 @@ def _backward(ctx, grad_mean, grad_rstd):
     scale = shift = None
     if grad_rstd is not None:
         # 1 / (1 / rstd - eps) would cancel where a deviation is small beside eps.
-        inverse_root = _forward(input, 0.0, ctx.correction, False)[1] if ctx.eps_on_std else rstd
+        inverse_root = forward(input, 0.0, ctx.correction, False)[1] if ctx.eps_on_std else rstd
         scale = through_rstd(grad_rstd, rstd, inverse_root, ctx.correction, size)
     if grad_mean is not None:
         shift = grad_mean / size
@@ -89,7 +89,7 @@ def _backward(ctx, grad_mean, grad_rstd):
     return grad_input, None, None, None
 
 
-_forward = differentiable(_forward_kernel, _definition, _save, _backward)
+forward = differentiable(_forward_kernel, _definition, _save, _backward)
 
 
 def _samples(make, shape):

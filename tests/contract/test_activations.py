@@ -1,4 +1,4 @@
-"""silu and gelu at the ends of a type, where their formulas meet 0 * inf."""
+"""silu, gelu, sigmoid and tanh at the ends of a type, where their formulas meet 0 * inf or cancel."""
 
 import pytest
 import torch
@@ -7,10 +7,17 @@ from calls import DEVICE, backend, every_dtype
 from fastnorm import functional
 from fastnorm.ops import OPERATORS
 
-ACTIVATIONS = {"silu": torch.nn.functional.silu, "gelu": torch.nn.functional.gelu}
+ACTIVATIONS = {
+    "silu": torch.nn.functional.silu,
+    "gelu": torch.nn.functional.gelu,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+}
+SLOPES_AT_0 = {"silu": 0.5, "gelu": 0.5, "sigmoid": 0.25, "tanh": 1.0}
 every_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
 
 FAR = float("inf"), float("nan"), 3e38, 1e36, 65504.0, 1e4, 100.0, 20.0
+MIDDLE = 9.0, 3.3, 1.1, 0.64, 0.62, 0.3, 0.032, 0.031, 0.01
 NEAR = 0.0, 1e-40, 1e-7
 
 # Where a value underflows it may be 0, or what the other way to round leaves.
@@ -55,11 +62,20 @@ def test_far_from_zero(activation, dtype):
 @every_dtype
 @every_activation
 def test_near_zero(activation, dtype):
-    """x / 2, to the last subnormal number."""
+    """To the last subnormal number."""
     if dtype == torch.bfloat16 and DEVICE == "cpu" and backend(OPERATORS["scale_shift"]) == "triton":
         pytest.skip("Triton's interpreter rounds subnormal numbers to bfloat16 wrongly")
     input, info = numbers(NEAR, dtype), torch.finfo(dtype)
     value, gradient = activated(input, activation)
     wanted = ACTIVATIONS[activation](input.double())
     torch.testing.assert_close(value.double(), wanted, rtol=4 * info.eps, atol=info.tiny * info.eps)
-    torch.testing.assert_close(gradient, torch.full_like(input, 0.5), rtol=4 * info.eps, atol=2e-7)
+    torch.testing.assert_close(gradient, torch.full_like(input, SLOPES_AT_0[activation]), rtol=4 * info.eps, atol=2e-7)
+
+
+@every_dtype
+@every_activation
+def test_between(activation, dtype):
+    input, eps = numbers(MIDDLE, dtype), torch.finfo(dtype).eps
+    expected = value_and_gradient(ACTIVATIONS[activation], input.double())
+    for actual, wanted in zip(activated(input, activation), expected, strict=True):
+        torch.testing.assert_close(actual.double(), wanted, rtol=4 * eps, atol=eps / 4)

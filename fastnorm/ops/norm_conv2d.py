@@ -1,0 +1,201 @@
+"""norm_conv2d: one layer of a chain in one pass; of lines and volumes, too.
+
+    entered = act((input - mean) * scale + shift + residual)          per plane: what is left of the norm before it
+    output  = out_act(conv(pad(upsample(entered)), weight) + bias)    shared filters, or a filter per sample
+    stats   = mean and rstd of each plane of output                   for the norm behind it
+
+Nothing normalised, upsampled or padded is written: an element is changed on its way to cache, a border is read by index,
+and the statistics are taken while an output is still there. `entered` itself is an output where a later layer adds it.
+
+At least, per element: one read and one write of a map, and the filters once; 2 * K * C_in / groups flops for an output.
+Upsampling by f costs ((K_h + f - 1) / (f * K_h))^2 of that: see `upsample_conv2d`.
+
+With gradients, or where a library's convolution is ahead, it is the operators that it is made of, one after the other.
+"""
+
+import torch
+from torch.autograd import forward_ad
+
+from . import dynamic_conv2d, instance_stats, scale_shift, upsample_conv2d
+from ._activation import ACTIVATIONS, CODES
+from ._layout import empty_map, empty_statistic, memory_format
+from ._library import define
+from ._operator import Operator, Sample
+from ._window import PADDING_MODES, both_sides, output_size, per_dimension
+from .dynamic_conv2d import some_groups, some_kernel
+from .instance_stats import EPS_MODES
+
+
+def norm_conv2d(
+    input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros", *,
+    mean=None, scale=None, shift=None, residual=None, activation=None, negative_slope=0.01, scale_factor=1,
+    output_activation=None, output_negative_slope=0.01, return_stats=False, eps=1e-5, correction=0, eps_mode="var",
+    return_entered=False,
+):  # fmt: skip
+    entry = mean, scale, shift, residual, CODES[activation], negative_slope
+    exit = CODES[output_activation], output_negative_slope
+    rule = eps, correction, EPS_MODES[eps_mode]
+    window = settings(weight, input, stride, padding, dilation, scale_factor)
+    found = forward(
+        input, weight, bias, *entry, *window, groups, PADDING_MODES[padding_mode], *exit, *rule, return_stats, return_entered
+    )
+    return _wanted(found, return_stats, return_entered)
+
+
+def reference(
+    input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros", *,
+    mean=None, scale=None, shift=None, residual=None, activation=None, negative_slope=0.01, scale_factor=1,
+    output_activation=None, output_negative_slope=0.01, return_stats=False, eps=1e-5, correction=0, eps_mode="var",
+    return_entered=False,
+):  # fmt: skip
+    entered = scale_shift.formula(input, mean, scale, shift, None, residual, CODES[activation], negative_slope)
+    output = upsample_conv2d.formula(
+        entered, weight, bias, *settings(weight, input, stride, padding, dilation, scale_factor), groups,
+        PADDING_MODES[padding_mode],
+    )  # fmt: skip
+    output = ACTIVATIONS[CODES[output_activation]].function(output, output_negative_slope)
+    stats = instance_stats.formula(output, eps, correction, EPS_MODES[eps_mode]) if return_stats else (None, None)
+    found = output.to(input.dtype), *stats, entered.to(input.dtype)
+    return _wanted(found, return_stats, return_entered)
+
+
+def _wanted(found, return_stats, return_entered):
+    output, mean, rstd, entered = found
+    if not (return_stats or return_entered):
+        return output
+    return output, *((mean, rstd) if return_stats else ()), *((entered,) if return_entered else ())
+
+
+def settings(weight, input, stride, padding, dilation, scale_factor):
+    """scale_factor, stride, padding and dilation as lists, with both sides of the padding."""
+    dims = input.dim() - 2
+    stride, dilation = per_dimension(stride, dims), per_dimension(dilation, dims)
+    return per_dimension(scale_factor, dims), stride, both_sides(padding, weight.shape[-dims:], dilation), dilation
+
+
+# The kernel. Its filters are (1 or N, C_out, C_in / groups, *), in the input's type or the one that it is computed in.
+# The input's elements lie `input_dilation` apart, zeros between them: what a border is read at is counted in elements.
+
+
+ENTRY = "Tensor? mean, Tensor? scale, Tensor? shift, Tensor? residual, int activation, float slope"
+SETTINGS = "SymInt[] input_dilation, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, int padding_mode"
+EXIT = "int output_activation, float output_slope, float eps, int correction, bool eps_on_std, bool need_stats, bool need_entered"
+
+
+def _definition(
+    input, weight, bias, mean, scale, shift, residual, activation, slope, input_dilation, stride, padding, dilation,
+    groups, padding_mode, output_activation, output_slope, eps, correction, eps_on_std, need_stats, need_entered,
+):  # fmt: skip
+    arguments = tuple(locals().values())
+    entered = scale_shift.formula(input, mean, scale, shift, None, residual, activation, slope)
+    output = upsample_conv2d.dilated_formula(
+        entered, weight, bias, input_dilation, stride, padding, dilation, groups, padding_mode
+    )
+    output = ACTIVATIONS[output_activation].function(output, output_slope)
+    stats = instance_stats.formula(output, eps, correction, eps_on_std) if need_stats else (None, None)
+    found = output, *stats, entered if need_entered else None
+    return tuple(
+        wanted if value is None else value.to(wanted.dtype, memory_format=memory_format(wanted), copy=True)
+        for wanted, value in zip(_fake(*arguments), found)
+    )
+
+
+def _fake(
+    input, weight, bias, mean, scale, shift, residual, activation, slope, input_dilation, stride, padding, dilation,
+    groups, padding_mode, output_activation, output_slope, eps, correction, eps_on_std, need_stats, need_entered,
+):  # fmt: skip
+    spread = [size * step for size, step in zip(input.shape[2:], input_dilation)]
+    size = output_size(spread, weight.shape[3:], stride, padding, dilation)
+    output = input.new_empty(input.shape[0], weight.shape[1], *size).to(memory_format=memory_format(input))
+    mean, rstd = empty_statistic(output, need_stats), empty_statistic(output, need_stats)
+    return output, mean, rstd, empty_map(input, need_entered)
+
+
+kernel = define(
+    "norm_conv2d",
+    f"(Tensor input, Tensor weight, Tensor? bias, {ENTRY}, {SETTINGS}, {EXIT}) -> (Tensor, Tensor, Tensor, Tensor)",
+    _definition,
+    _fake,
+)
+
+
+# The operator: in one kernel, or step by step.
+
+
+def forward(
+    input, weight, bias, mean, scale, shift, residual, activation, slope, scale_factor, stride, padding, dilation,
+    groups, padding_mode, output_activation, output_slope, eps, correction, eps_on_std, need_stats, need_entered,
+):  # fmt: skip
+    """(output, mean, rstd, entered), of which the last three are empty where they are not needed."""
+    tensors = input, weight, bias, mean, scale, shift, residual
+    entry = mean, scale, shift, residual, activation, slope
+    exit = output_activation, output_slope
+    rule = eps, correction, eps_on_std
+    lattice = upsample_conv2d.lattice(input, weight, scale_factor, stride, padding, dilation, padding_mode)
+    if lattice is None or _is_differentiated(tensors):
+        window = scale_factor, stride, padding, dilation, groups, padding_mode
+        return _step_by_step(input, weight, bias, entry, window, exit, rule, need_stats, need_entered)
+    filters, *window, border = lattice
+    return kernel(input, filters, bias, *entry, *window, groups, border, *exit, *rule, need_stats, need_entered)
+
+
+def _is_differentiated(tensors):
+    if forward_ad._current_level >= 0:
+        return True
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def _step_by_step(input, weight, bias, entry, window, exit, rule, need_stats, need_entered):
+    mean, scale, shift, residual, activation, slope = entry
+    output_activation, output_slope = exit
+    entered = input
+    if activation or any(change is not None for change in (mean, scale, shift, residual)):
+        entered = scale_shift.forward(input, mean, scale, shift, None, residual, activation, slope)
+    output = upsample_conv2d.forward(entered, weight, bias, *window)
+    if output_activation:
+        output = scale_shift.forward(output, None, None, None, None, None, output_activation, output_slope)
+    stats = instance_stats.forward(output, *rule) if need_stats else (output.new_empty(0), output.new_empty(0))
+    return output, *stats, entered
+
+
+def _samples(make, shape):
+    n, c = shape[:2]
+    kernel, groups = some_kernel(shape), some_groups(c)
+    around = [width // 2 for width in kernel]
+    out_channels = 2 * groups
+    yield Sample(
+        "normalised, shared",
+        (make(*shape), make(out_channels, c // groups, *kernel), make(out_channels)),
+        dict(
+            mean=make(n, c), scale=make(c), shift=make(n, c), activation="silu", padding=around, groups=groups,
+            padding_mode="reflect", return_stats=True,
+        ),
+    )  # fmt: skip
+    yield Sample(
+        "per sample, stride 2, a residual",
+        (make(*shape), make(n, out_channels, c // groups, *kernel), make(n, out_channels)),
+        dict(
+            scale=make(n, c), residual=make(*shape), stride=2, padding=around, groups=groups, output_activation="gelu",
+            return_entered=True,
+        ),
+    )  # fmt: skip
+    yield Sample(
+        "upsampled",
+        (make(*shape), make(out_channels, c // groups, *kernel)),
+        dict(
+            shift=make(c), activation="gelu", scale_factor=2, padding=around, groups=groups, padding_mode="reflect",
+            return_stats=True, return_entered=True, correction=1, eps_mode="std", eps=1e-3,
+        ),
+    )  # fmt: skip
+
+
+OPERATOR = Operator(
+    "norm_conv2d",
+    norm_conv2d,
+    reference,
+    _samples,
+    kernels=("norm_conv2d",),
+    maps=2,
+    backward_maps=3,
+    flops=18,
+)
