@@ -15,20 +15,28 @@ using Sizes = std::vector<int64_t>;
 struct Window {
   const Sizes &stride, &padding, &dilation;
   int64_t groups, padding_mode;
+  const Sizes* input_dilation = nullptr;
 };
+
+// Filters of each sample, of the input's type; or, of a layer, also one for all of them, and of the type it is computed in.
+enum class FilterRule { of_sample, of_layer };
 
 class ConvolvedMap {
  public:
   Convolution shape;
 
-  ConvolvedMap(const char* op, const Map& input, const Tensor& weight, const Window& window)
+  ConvolvedMap(
+      const char* op, const Map& input, const Tensor& weight, const Window& window,
+      FilterRule rule = FilterRule::of_sample)
       : input_(input), weight_(weight), sizes_{input.planes.samples, weight.size(1)} {
     const int64_t dims = input.tensor.dim() - 2, groups = window.groups;
     STD_TORCH_CHECK(dims <= 3, op, ": input: expected at most three spatial dimensions, got ", dims);
+    const bool layer = rule == FilterRule::of_layer;
+    const bool own_type = weight.scalar_type() == input.tensor.scalar_type();
     STD_TORCH_CHECK(
-        weight.dim() == dims + 3 && weight.size(0) == input.planes.samples && groups > 0 &&
-            weight.size(1) % groups == 0 && weight.size(2) * groups == input.planes.channels &&
-            weight.scalar_type() == input.tensor.scalar_type(),
+        weight.dim() == dims + 3 && (weight.size(0) == input.planes.samples || (layer && weight.size(0) == 1)) &&
+            groups > 0 && weight.size(1) % groups == 0 && weight.size(2) * groups == input.planes.channels &&
+            (own_type || (layer && weight.scalar_type() == wide_type(input.tensor))),
         op, ": weight: expected a filter of the input's type for each sample, (N, C_out, C_in / groups, *)");
     const auto fits = [&](const Sizes& sizes, int64_t count) { return static_cast<int64_t>(sizes.size()) == count; };
     STD_TORCH_CHECK(
@@ -49,7 +57,12 @@ class ConvolvedMap {
       shape.stride[dim] = exists ? window.stride[given] : 1;
       shape.padding[dim] = exists ? window.padding[2 * given] : 0;
       shape.dilation[dim] = exists ? window.dilation[given] : 1;
-      const int64_t padded = shape.input[dim] + shape.padding[dim] + (exists ? window.padding[2 * given + 1] : 0);
+      const int64_t apart = exists && window.input_dilation ? (*window.input_dilation)[given] : 1;
+      STD_TORCH_CHECK(
+          apart == 1 || (apart > 1 && shape.stride[dim] == 1 && shape.dilation[dim] == 1),
+          op, ": input_dilation: expected 1 where stride or dilation are not, got ", apart);
+      shape.input_dilation[dim] = apart;
+      const int64_t padded = apart * shape.input[dim] + shape.padding[dim] + (exists ? window.padding[2 * given + 1] : 0);
       const int64_t seen = shape.dilation[dim] * (shape.kernel[dim] - 1) + 1;
       STD_TORCH_CHECK(
           shape.stride[dim] > 0 && shape.dilation[dim] > 0 && seen <= padded,
@@ -57,16 +70,18 @@ class ConvolvedMap {
       // A border that is read at an index inside must not read past the other one.
       const int64_t most = shape.border == Border::reflect ? shape.input[dim] - 1 : shape.input[dim];
       const bool inside = shape.border == Border::zeros || shape.border == Border::replicate;
+      const int64_t behind = (padded - shape.padding[dim] - 1) / apart + 1 - shape.input[dim];
       STD_TORCH_CHECK(
-          inside || std::max(shape.padding[dim], padded - shape.padding[dim] - shape.input[dim]) <= most,
+          inside || std::max(shape.padding[dim] / apart, behind) <= most,
           op, ": padding: expected less than the input has");
       shape.output[dim] = (padded - seen) / shape.stride[dim] + 1;
       if (exists) sizes_.push_back(shape.output[dim]);
     }
+    wide_ = !own_type;
     dense_ = has_dense_filters() ? weight_ : torch::stable::contiguous(weight_);
   }
 
-  Filters filters() const { return {dense_.const_data_ptr(), dense_.size(0) > 1 ? dense_.stride(0) : 0}; }
+  Filters filters() const { return {dense_.const_data_ptr(), dense_.size(0) > 1 ? dense_.stride(0) : 0, wide_}; }
 
   Tensor new_map() const { return new_empty(input_.tensor, sizes_, input_.tensor.scalar_type(), shape.channels_last); }
 
@@ -88,12 +103,15 @@ class ConvolvedMap {
     return input_.lies_like(map) ? map : torch::stable::contiguous(map, input_.format());
   }
 
+  // (N, C_out); of a layer, (C_out,) too.
   Parameter parameter(const char* op, const char* name, const OptionalTensor& value) const {
     if (!value.has_value()) return {};
+    const int64_t dims = value->dim();
     STD_TORCH_CHECK(
-        value->dim() == 2 && value->size(0) == sizes_[0] && value->size(1) == sizes_[1],
+        (dims == 1 || (dims == 2 && value->size(0) == sizes_[0])) && value->size(dims - 1) == sizes_[1],
         op, ": ", name, ": expected shape (", sizes_[0], ", ", sizes_[1], ")");
-    return {value->const_data_ptr(), element_of(op, name, *value), value->stride(0), value->stride(1)};
+    const int64_t sample_stride = dims == 2 ? value->stride(0) : 0;
+    return {value->const_data_ptr(), element_of(op, name, *value), sample_stride, value->stride(dims - 1)};
   }
 
  private:
@@ -109,6 +127,7 @@ class ConvolvedMap {
 
   const Map& input_;
   Tensor weight_, dense_;
+  bool wide_ = false;
   Sizes sizes_;
 };
 

@@ -32,6 +32,7 @@ struct Cpu {
   static void run(const char*, const Tensor&, const LayerInstanceNormBackward& args) {
     kernels().layer_instance_norm_backward(args, torch_threads());
   }
+  static void run(const char*, const Tensor&, const NormConv2d& args) { kernels().norm_conv2d(args, torch_threads()); }
   static void run(const char*, const Tensor&, const DynamicConv2d& args) { kernels().dynamic_conv2d(args, torch_threads()); }
   static void run(const char*, const Tensor&, const DynamicConv2dBackward& args) {
     kernels().dynamic_conv2d_backward(args, torch_threads());
@@ -41,4 +42,7 @@ struct Cpu {
 }  // namespace
 }  // namespace fastnorm
 
-STABLE_TORCH_LIBRARY_IMPL(fastnorm, CPU, m) { fastnorm::register_operators<fastnorm::Cpu>(m); }
+STABLE_TORCH_LIBRARY_IMPL(fastnorm, CPU, m) {
+  fastnorm::register_operators<fastnorm::Cpu>(m);
+  m.impl("norm_conv2d", TORCH_BOX(&fastnorm::norm_conv2d<fastnorm::Cpu>));
+}

@@ -300,6 +300,46 @@ std::tuple<Tensor, Tensor, Tensor> dynamic_instance_norm_backward(
       need_input, need_weight, need_bias);
 }
 
+// A layer of a chain. What is not needed comes back empty. The C++ kernels for CUDA have none.
+template <class Device>
+std::tuple<Tensor, Tensor, Tensor, Tensor> norm_conv2d(
+    Tensor input, Tensor weight, OptionalTensor bias, OptionalTensor mean, OptionalTensor scale, OptionalTensor shift,
+    OptionalTensor residual, int64_t activation, double slope, Sizes input_dilation, Sizes stride, Sizes padding,
+    Sizes dilation, int64_t groups, int64_t padding_mode, int64_t output_activation, double output_slope, double eps,
+    int64_t correction, bool eps_on_std, bool need_stats, bool need_entered) {
+  const char* op = "norm_conv2d";
+  Device::check(
+      op, input,
+      {{"weight", weight}, {"bias", bias}, {"mean", mean}, {"scale", scale}, {"shift", shift}, {"residual", residual}});
+  const Map map(op, input);
+  residual = map.aligned(op, "residual", residual);
+  const Window window{stride, padding, dilation, groups, padding_mode, &input_dilation};
+  const ConvolvedMap output(op, map, weight, window, FilterRule::of_layer);
+  const auto is_one = [](int64_t step) { return step == 1; };
+  STD_TORCH_CHECK(
+      !need_entered || (std::all_of(stride.begin(), stride.end(), is_one) &&
+                        std::all_of(dilation.begin(), dilation.end(), is_one)),
+      op, ": need_entered: expected a stride and a dilation of 1, which meet all of the input");
+  Tensor result = output.new_map(), entered = map.new_map(need_entered);
+  Tensor mean_of_output = output.new_statistic(need_stats), rstd_of_output = output.new_statistic(need_stats);
+  NormConv2d layer = {output.shape};
+  layer.entry.mean = map.parameter(op, "mean", mean);
+  layer.entry.scale = map.parameter(op, "scale", scale);
+  layer.entry.shift = map.parameter(op, "shift", shift);
+  layer.entry.activation = {static_cast<int>(activation), slope};
+  layer.entry.residual = data(residual);
+  layer.entry.entered = out(entered);
+  layer.input = data(map.tensor);
+  layer.weight = output.filters();
+  layer.bias = output.parameter(op, "bias", bias);
+  layer.exit = {
+      {static_cast<int>(output_activation), output_slope}, {eps, correction, eps_on_std}, out(mean_of_output),
+      out(rstd_of_output)};
+  layer.output = out(result);
+  Device::run(op, input, layer);
+  return {result, mean_of_output, rstd_of_output, entered};
+}
+
 template <class Device>
 void register_operators(torch::stable::detail::StableLibrary& library) {
   library.impl("instance_stats", TORCH_BOX(&instance_stats<Device>));

@@ -17,11 +17,14 @@ constexpr int64_t tasks_per_thread = 4;
 
 constexpr int registers = vector_bytes == 64 ? 32 : 16;
 
-// body(first, Group<channels>) over first..last, in tiles of 8 channels, 4, 2 and 1.
-template <int channels = 8, class Body>
+// body(first, Group<channels>) over first..last, in tiles of 8 channels and 4, and what is left: a picture has three.
+template <class Body>
 inline void for_each_tile(int64_t first, int64_t last, const Body& body) {
-  for (; first + channels <= last; first += channels) body(first, Group<channels>{});
-  if constexpr (channels > 1) for_each_tile<channels / 2>(first, last, body);
+  for (; first + 8 <= last; first += 8) body(first, Group<8>{});
+  for (; first + 4 <= last; first += 4) body(first, Group<4>{});
+  if (first + 3 == last) body(first, Group<3>{});
+  if (first + 2 == last) body(first, Group<2>{});
+  if (first + 1 == last) body(first, Group<1>{});
 }
 
 inline int64_t kernel_size(const Convolution& conv) { return conv.kernel[0] * conv.kernel[1] * conv.kernel[2]; }

@@ -5,11 +5,16 @@
 #include <type_traits>
 
 #include "blocks.h"
+#include "finish.h"
 
 namespace fastnorm::FASTNORM_ISA {
 
-// Products that are summed in one piece, and channels of input and output that a task works on at a time.
-constexpr int64_t piece = 144, in_limit = 64, out_limit = 64;
+// Products that are summed in one piece: a longer sum would be less exact, 5.6e-6 instead of 0.8e-6 for 512 channels of 3x3.
+constexpr int64_t piece = 144;
+// Channels of input and output that a task works on at a time.
+constexpr int64_t in_limit = 64, out_limit = 64;
+// Parts of a plane's rows, at least, where tasks are few.
+constexpr int64_t least_chunks = 16, few_units = 8;
 
 struct ColumnTap {
   int64_t offset, tap;
@@ -27,8 +32,7 @@ struct Taps {
 template <int channels>
 constexpr int tile_vectors = registers * 3 / 4 / channels < 4 ? registers * 3 / 4 / channels : 4;
 
-// Where a tile begins, and where it goes: rows of sums, `stride` apart, each a sum of parts. A long sum in one piece would
-// be less exact: 5.6e-6 instead of 0.8e-6 for 512 channels of 3x3.
+// Where a tile begins, and where it goes: rows of sums, `stride` apart, each a sum of parts.
 template <class W>
 struct Partial {
   W* sums;
@@ -70,7 +74,7 @@ struct Final {
 
 // Whether a tile has two rows of pixels: few channels by few vectors would leave registers unused.
 template <int channels, int vectors>
-constexpr int tile_rows = channels * vectors * 4 <= registers ? 2 : 1;
+constexpr int tile_rows = channels * vectors * 2 <= registers * 3 / 4 ? 2 : 1;
 
 // The source of a tile: rows of `in_channels`, `channel_stride` apart, and for a second row of pixels those `next` to them.
 template <class W>
@@ -84,11 +88,20 @@ template <int channels, int vectors, int rows, class W, class Sums>
 IN_PLACE inline void convolve_tile(
     const Source<W>& source, int64_t first, const Taps& taps, const W* weights, int64_t kernel, const Sums* sums) {
   constexpr int columns = rows * vectors;
-  Vector<W> tile[channels][columns];
+  Vector<W> tile[channels][columns], pieces[channels][columns];
   unrolled<channels>([&](int c) IN_PLACE {
     unrolled<columns>([&](int i) IN_PLACE { tile[c][i] = sums[i / vectors].at(first).begin(c, i % vectors); });
   });
-  for (int64_t i = 0; i < source.in_channels; ++i)
+  const int64_t in_piece = taps.count * source.in_channels <= piece ? source.in_channels : larger(1, piece / taps.count);
+  for (int64_t i = 0; i < source.in_channels; ++i) {
+    if (i % in_piece == 0 && i > 0) {
+      unrolled<channels>([&](int c) IN_PLACE {
+        unrolled<columns>([&](int j) IN_PLACE {
+          pieces[c][j] = i == in_piece ? tile[c][j] : pieces[c][j] + tile[c][j];
+          tile[c][j] = Vector<W>{};
+        });
+      });
+    }
     for (int64_t t = 0; t < taps.count; ++t) {
       const W* x = source.rows + i * source.channel_stride + taps.taps[t].offset + first * lanes<W>;
       const W* weight = weights + (i * kernel + taps.taps[t].tap) * channels;
@@ -99,8 +112,12 @@ IN_PLACE inline void convolve_tile(
         unrolled<columns>([&](int i) IN_PLACE { tile[c][i] += pixels[i] * w; });
       });
     }
+  }
+  const bool one = source.in_channels <= in_piece;
   unrolled<channels>([&](int c) IN_PLACE {
-    unrolled<columns>([&](int i) IN_PLACE { sums[i / vectors].at(first).end(c, i % vectors, tile[c][i]); });
+    unrolled<columns>([&](int i) IN_PLACE {
+      sums[i / vectors].at(first).end(c, i % vectors, one ? tile[c][i] : pieces[c][i] + tile[c][i]);
+    });
   });
 }
 
@@ -133,9 +150,9 @@ class Convolver {
         conv_(pass.conv),
         block_(
             conv_, pass.in_channels() / conv_.groups, pass.out_channels() / conv_.groups,
-            larger(1, smaller(in_limit, piece / kernel_size(conv_))), out_limit),
+            in_limit, out_limit),
         shape_(conv_, pass.direction),
-        phases_(pass.forward ? 1 : conv_.stride[2]),
+        phases_(pass.forward ? conv_.input_dilation[2] : conv_.stride[2]),
         phase_pitch_(shape_.vectors() * lanes<W>),
         sum_pitch_(phases_ * phase_pitch_),
         depth_(conv_, 0, pass.direction),
@@ -157,6 +174,7 @@ class Convolver {
   template <class Before>
   void run(const Before& before) const {
     const int64_t segments = schedule_.segments();
+    if (pass_.statistics) pass_.statistics->begin(conv_.samples * pass_.out_channels(), schedule_.chunks());
     const int64_t tasks = conv_.samples * block_.blocks * block_.out_parts * segments;
     const int64_t work = schedule_.rows() * sum_pitch_ * block_.outs / segments;
     parallel_parts(pass_.threads, tasks, work, [&](int64_t first, int64_t last) {
@@ -187,20 +205,26 @@ class Convolver {
   struct Workspace {
     int64_t sum_stride;
     RowCache<W> rows;
-    Buffer<W> sums, weights, bias;
+    Buffer<W> sums, weights, bias, line;
+    int64_t packed = -1;  // of which filters all weights are there
 
     explicit Workspace(const Convolver& of)
-        : sum_stride(of.schedule_.largest_chunk() * of.sum_pitch_),
+        : sum_stride((of.finishes_tiles() ? 2 : of.schedule_.largest_chunk()) * of.sum_pitch_),
           rows(of.shape_, of.block_.ins, of.schedule_.slots()),
-          sums(of.block_.outs * sum_stride),
-          weights(8 * smaller(of.block_.ins, of.block_.in) * kernel_size(of.conv_)),
-          bias(of.block_.outs) {}
+          sums((of.finishes_tiles() ? 8 : of.block_.outs) * sum_stride),
+          weights(
+              (of.keeps_weights() ? of.block_.outs : 8) * smaller(of.block_.ins, of.block_.in) * kernel_size(of.conv_)),
+          bias(of.block_.outs),
+          line(of.sum_pitch_ + 2 * lanes<W>) {}
   };
 
   int64_t rows_of_a_chunk() const {
     const int64_t in_rows = pass_.forward ? conv_.stride[1] : 1;
-    const int64_t row = (block_.ins * shape_.pitch() * in_rows + block_.outs * sum_pitch_) * int64_t(sizeof(W));
-    return larger(1, (block_.many() || block_.groups > 1 ? many_rows_bytes : few_rows_bytes) / row);
+    const int64_t sums = block_.in_parts() == 1 && !conv_.channels_last && pass_.forward ? 0 : block_.outs * sum_pitch_;
+    const int64_t row = (block_.ins * shape_.pitch() * in_rows / conv_.input_dilation[1] + sums) * int64_t(sizeof(W));
+    const int64_t rows = larger(1, (block_.many() || block_.groups > 1 ? many_rows_bytes : few_rows_bytes) / row);
+    const bool few = conv_.samples * block_.blocks * block_.out_parts < few_units;
+    return few ? smaller(rows, larger(1, pass_.result_size()[0] * pass_.result_size()[1] / least_chunks)) : rows;
   }
 
   // Blocks of channels take turns in the cache: then no chunk finds there what the last one left.
@@ -218,10 +242,11 @@ class Convolver {
       first_column_.get()[phase] = count;
       for (int64_t i = 0; i < conv_.kernel[2]; ++i) {
         const int64_t tap = pass_.forward ? i : conv_.kernel[2] - 1 - i;
-        const int64_t ahead = tap * conv_.dilation[2], behind = phase - ahead;
-        if (!pass_.forward && behind % phases_ != 0) continue;
-        const int64_t offset = pass_.forward ? shape_.position(ahead) : shape_.first() + behind / phases_;
-        columns_.get()[count++] = {offset, tap};
+        const int64_t ahead = tap * conv_.dilation[2];
+        const int64_t from_source = pass_.forward ? phase + ahead - conv_.padding[2] : phase - ahead;
+        if (from_source % phases_ != 0) continue;
+        const bool strided = pass_.forward && phases_ == 1;
+        columns_.get()[count++] = {strided ? shape_.position(ahead) : shape_.first() + from_source / phases_, tap};
       }
     }
     first_column_.get()[phases_] = count;
@@ -254,50 +279,115 @@ class Convolver {
     const Plane<T> result = planes_of(
         conv_, pass_.result, pass_.result_size(), pass_.out_channels(), work.sample, work.group * block_.out + work.out);
     read_bias(work, space.bias.get());
+    if (keeps_weights()) pack_all(work, space);
     for (int64_t chunk = chunks.first; chunk < chunks.last; ++chunk) {
       for (int64_t part = 0; part < block_.in_parts(); ++part) {
         const int64_t in = part * block_.ins;
         const int64_t ins = block_.groups > 1 ? block_.in : smaller(block_.ins, block_.in - in);
-        bring(space.rows, work.sample, work.group * block_.in + in, work.groups * ins, chunk);
+        bring(space.rows, work, work.group * block_.in + in, work.groups * ins, chunk);
         for (int64_t g = 0; g < work.groups; ++g)
           for_each_tile(0, work.outs, [&](int64_t out, auto tile) {
-            pack<tile>(work.sample, work.group + g, work.out + out, in, ins, space.weights.get());
+            W* weights = space.weights.get();
+            if (keeps_weights()) weights += out * ins * kernel_size(conv_);
+            else pack<tile>(work.sample, work.group + g, work.out + out, in, ins, weights);
             const W* rows = space.rows.channel(g * ins);
             const int64_t channel = g * work.outs + out;
-            if (writes_directly())
-              convolve_chunk<tile>(rows, ins, space.weights.get(), chunk, [&](int64_t row, int64_t) {
-                const int64_t plane = result.rows * result.length;
-                const W* bias = space.bias.get() + channel;
-                return Final<T>{result.at(channel, row), plane, result.length, bias, pass_.past_caches};
-              });
-            else
-              convolve_chunk<tile>(rows, ins, space.weights.get(), chunk, [&](int64_t row, int64_t phase) {
-                const int64_t in_chunk = row - schedule_.rows_of(chunk).first;
-                W* of_row = space.sums.get() + channel * space.sum_stride + in_chunk * sum_pitch_;
-                return Partial<W>{of_row + phase * phase_pitch_, space.sum_stride, part == 0};
-              });
+            if (writes_directly()) convolve_and_write<tile>(rows, ins, weights, chunk, result, channel, space);
+            else if (finishes_tiles()) convolve_and_finish<tile>(rows, ins, weights, work, chunk, result, channel, space);
+            else add_part<tile>(rows, ins, weights, chunk, channel, part == 0, space);
           });
       }
-      if (!writes_directly()) write(work, chunk, result, space);
+      if (!writes_directly() && !finishes_tiles()) write(work, chunk, result, space);
     }
   }
 
-  // Whether a tile is all that there is of its outputs, and these lie as it does.
-  bool writes_directly() const { return pass_.forward && !conv_.channels_last && block_.in_parts() == 1; }
+  // Whether a tile is all that there is of its outputs, and these lie as it does: in memory or, if more is to be done, in L1.
+  bool writes_tiles() const { return pass_.forward && !conv_.channels_last && block_.in_parts() == 1; }
+  bool finishes() const { return pass_.statistics || pass_.result_activation.code || phases_ > 1; }
+  bool writes_directly() const { return writes_tiles() && !finishes(); }
+  bool finishes_tiles() const { return writes_tiles() && finishes(); }
 
-  // sums_of(row, phase) is where the sums of a row belong.
-  template <int channels, class SumsOf>
-  void convolve_chunk(const W* input, int64_t ins, const W* weights, int64_t chunk, const SumsOf& sums_of) const {
+  template <int channels>
+  void convolve_and_write(
+      const W* rows, int64_t ins, const W* weights, int64_t chunk, const Plane<T>& result, int64_t channel,
+      const Workspace& space) const {
+    const int64_t plane = result.rows * result.length;
+    const W* bias = space.bias.get() + channel;
+    convolve_chunk<channels>(
+        rows, ins, weights, chunk,
+        [&](int64_t row, int64_t, int64_t) {
+          return Final<T>{result.at(channel, row), plane, result.length, bias, pass_.past_caches};
+        },
+        [](int64_t, int64_t) {});
+  }
+
+  template <int channels>
+  void convolve_and_finish(
+      const W* rows, int64_t ins, const W* weights, const Part& work, int64_t chunk, const Plane<T>& result,
+      int64_t channel, const Workspace& space) const {
+    PartMoments<W> moments[channels];
+    W* const sums = space.sums.get();
+    convolve_chunk<channels>(
+        rows, ins, weights, chunk,
+        [&](int64_t, int64_t second, int64_t phase) {
+          return Partial<W>{sums + second * sum_pitch_ + phase * phase_pitch_, space.sum_stride, true};
+        },
+        [&](int64_t row, int64_t second) {
+          for (int c = 0; c < channels; ++c)
+            finish(
+                result.at(channel + c, row), sums + c * space.sum_stride + second * sum_pitch_, result.length,
+                space.bias.get()[channel + c], moments[c], space);
+        });
+    for (int c = 0; c < channels; ++c) put_moments(work, channel + c, chunk, moments[c]);
+  }
+
+  template <int channels>
+  void add_part(
+      const W* rows, int64_t ins, const W* weights, int64_t chunk, int64_t channel, bool first,
+      const Workspace& space) const {
+    const int64_t first_row = schedule_.rows_of(chunk).first;
+    convolve_chunk<channels>(
+        rows, ins, weights, chunk,
+        [&](int64_t row, int64_t, int64_t phase) {
+          W* of_row = space.sums.get() + channel * space.sum_stride + (row - first_row) * sum_pitch_;
+          return Partial<W>{of_row + phase * phase_pitch_, space.sum_stride, first};
+        },
+        [](int64_t, int64_t) {});
+  }
+
+  // From the sums of a row, phase after phase, to the row; `out` may be where they are.
+  template <class E>
+  void finish(E* out, const W* row, int64_t length, W bias, PartMoments<W>& moments, const Workspace& space) const {
+    if (phases_ > 1) interleave(row, phases_, phase_pitch_, length, space.line.get());
+    finish_row(
+        out, phases_ > 1 ? space.line.get() : row, length, bias, pass_.result_activation,
+        pass_.statistics ? &moments : nullptr);
+  }
+
+  void put_moments(const Part& work, int64_t channel, int64_t chunk, const PartMoments<W>& moments) const {
+    if (!pass_.statistics) return;
+    const int64_t first = work.sample * pass_.out_channels() + work.group * block_.out + work.out;
+    pass_.statistics->put(first + channel, chunk, moments);
+  }
+
+  // sums_of(row, second, phase) is where the sums of a row belong, of the second of two or not; done(row, second), when all
+  // its phases are there.
+  template <int channels, class SumsOf, class Done>
+  void convolve_chunk(
+      const W* input, int64_t ins, const W* weights, int64_t chunk, const SumsOf& sums_of, const Done& done) const {
     const auto rows = schedule_.rows_of(chunk);
     for (int64_t row = rows.first; row < rows.last;) {
       const int64_t next = row + 1 < rows.last ? next_.get()[row] : 0;
       const Source<W> source = {input, shape_.pitch(), ins, next};
       for (int64_t phase = 0; phase < phases_; ++phase) {
-        const decltype(sums_of(row, phase)) sums[] = {sums_of(row, phase), sums_of(next ? row + 1 : row, phase)};
+        const int64_t other = next ? 1 : 0;
+        const decltype(sums_of(row, 0, phase)) sums[] = {sums_of(row, 0, phase), sums_of(row + other, other, phase)};
         const Taps taps = taps_of(row, phase);
         if (next) convolve_rows<2, channels>(source, 0, shape_.vectors(), taps, weights, kernel_size(conv_), sums);
         else convolve_rows<1, channels>(source, 0, shape_.vectors(), taps, weights, kernel_size(conv_), sums);
       }
+      done(row, 0);
+      if (next) done(row + 1, 1);
       row += next ? 2 : 1;
     }
   }
@@ -325,20 +415,49 @@ class Convolver {
     for (int64_t c = 0; c < work.groups * work.outs; ++c) bias[c] = pass_.bias_of(first + c);
   }
 
-  void bring(RowCache<W>& cache, int64_t sample, int64_t channel, int64_t channels, int64_t chunk) const {
+  void bring(RowCache<W>& cache, const Part& work, int64_t channel, int64_t channels, int64_t chunk) const {
     const int64_t all = pass_.in_channels();
-    const Plane<const T> planes = planes_of(conv_, pass_.source, pass_.source_size(), all, sample, channel);
+    const auto planes = [&](auto* map) {
+      return planes_of(conv_, map, pass_.source_size(), all, work.sample, channel);
+    };
+    const Plane<const T> source = planes(pass_.source);
+    Entering<T> entering = {pass_.norm + (work.sample * all + channel), pass_.activation};
+    if (pass_.residual) entering.residual = planes(pass_.residual);
+    if (pass_.entered && work.out == 0) entering.entered = planes(pass_.entered);
+    // What is next: other channels, or the rows of the next chunk.
+    const int64_t rows_of_chunk = schedule_.largest_chunk() * (pass_.forward ? conv_.stride[1] : 1) / conv_.input_dilation[1];
+    const int64_t ahead = (channels == all ? rows_of_chunk : channels * source.rows) * source.length;
     const auto loads = schedule_.loads_of(chunk);
-    for (int64_t i = loads.first; i < loads.last; ++i)
-      cache.bring(planes, channels, schedule_.load(i), pass_.norm + (sample * all + channel));
+    for (int64_t i = loads.first; i < loads.last; ++i) cache.bring(source, channels, schedule_.load(i), entering, ahead);
+  }
+
+  // Whether a task packs the filters of all its outputs at once; the next task may need the same.
+  bool keeps_weights() const { return block_.groups == 1 && block_.in_parts() == 1; }
+
+  void pack_all(const Part& work, Workspace& space) const {
+    const int64_t sample = pass_.filters.sample_stride ? work.sample : 0;
+    const int64_t filters = (sample * conv_.groups + work.group) * block_.out + work.out;
+    if (space.packed == filters) return;
+    space.packed = filters;
+    for_each_tile(0, work.outs, [&](int64_t out, auto tile) {
+      pack<tile>(
+          work.sample, work.group, work.out + out, 0, block_.in,
+          space.weights.get() + out * block_.in * kernel_size(conv_));
+    });
   }
 
   // The filters of a tile of output channels: (ins, kernel, channels).
   template <int channels>
   void pack(int64_t sample, int64_t group, int64_t out, int64_t in, int64_t ins, W* packed) const {
+    if (pass_.filters.wide) pack<channels>(pass_.template filters_of<W>(sample), group, out, in, ins, packed);
+    else pack<channels>(pass_.filters_of(sample), group, out, in, ins, packed);
+  }
+
+  template <int channels, class F>
+  void pack(const F* filters, int64_t group, int64_t out, int64_t in, int64_t ins, W* packed) const {
     const int64_t kernel = kernel_size(conv_), filter = conv_.in_channels * kernel;
     const int64_t out_stride = pass_.forward ? filter : kernel, in_stride = pass_.forward ? kernel : filter;
-    const T* from = pass_.filters_of(sample) + group * conv_.out_channels * filter + out * out_stride + in * in_stride;
+    const F* from = filters + group * conv_.out_channels * filter + out * out_stride + in * in_stride;
     // What lies side by side for each channel: all, or with input and output exchanged the kernel of one.
     const int64_t run = pass_.forward ? ins * kernel : kernel;
     for (int64_t i = 0; i < ins; i += run / kernel)
@@ -357,19 +476,30 @@ class Convolver {
   void write(const Part& work, int64_t chunk, const Plane<T>& result, const Workspace& space) const {
     const int64_t channels = work.groups * work.outs;
     const auto rows = schedule_.rows_of(chunk);
+    const auto sums_of = [&](int64_t row) { return space.sums.get() + (row - rows.first) * sum_pitch_; };
+    const bool finished = pass_.forward && finishes();
+    if (finished)
+      for (int64_t c = 0; c < channels; ++c) {
+        PartMoments<W> moments;
+        for (int64_t row = rows.first; row < rows.last; ++row) {
+          W* of_row = sums_of(row) + c * space.sum_stride;
+          finish(of_row, of_row, result.length, space.bias.get()[c], moments, space);
+        }
+        put_moments(work, c, chunk, moments);
+      }
     for (int64_t row = rows.first; row < rows.last; ++row) {
-      W* of_row = space.sums.get() + (row - rows.first) * sum_pitch_;
+      W* of_row = sums_of(row);
       if (!pass_.forward) {
-        for (int64_t c = 0; c < channels; ++c) fold(of_row + c * space.sum_stride);
+        for (int64_t c = 0; c < channels; ++c) fold(of_row + c * space.sum_stride, space.line.get());
         if (phases_ == 1) of_row += conv_.padding[2];
       }
-      const W* bias = pass_.bias.data ? space.bias.get() : nullptr;
+      const W* bias = pass_.bias.data && !finished ? space.bias.get() : nullptr;
       write_rows(result, channels, row, of_row, space.sum_stride, bias, pass_.past_caches);
     }
   }
 
   // A row of the gradient by the padded input, to that by the input: what lies beyond a border is added where it was read.
-  void fold(W* row) const {
+  void fold(W* row, W* line) const {
     const int64_t length = conv_.input[2], before = conv_.padding[2];
     const int64_t padded = (conv_.output[2] - 1) * conv_.stride[2] + (conv_.kernel[2] - 1) * conv_.dilation[2] + 1;
     const auto at = [&](int64_t q) { return row + q % phases_ * phase_pitch_ + q / phases_; };
@@ -382,9 +512,8 @@ class Convolver {
       for (int64_t q = before + length; q < padded; ++q) add(q);
     }
     if (phases_ == 1) return;
-    Buffer<W> line(length);
-    for (int64_t i = 0; i < length; ++i) line.get()[i] = before + i < padded ? *at(before + i) : W(0);
-    for (int64_t i = 0; i < length; ++i) row[i] = line.get()[i];
+    interleave(row, phases_, phase_pitch_, padded, line);
+    for (int64_t i = 0; i < length; ++i) row[i] = before + i < padded ? line[before + i] : W(0);
   }
 
   const Pass<T> pass_;

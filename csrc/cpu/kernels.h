@@ -122,19 +122,50 @@ struct LayerInstanceNormBackward {
 enum class Border { zeros, reflect, replicate, circular };
 
 // A convolution of maps with up to three spatial dimensions; lines and images have sizes of 1 before theirs. Channels are
-// those of a group. Padding is what lies before a border; how much lies behind follows from the sizes.
+// those of a group. Padding is what lies before a border; how much lies behind follows from the sizes. The input's elements
+// lie input_dilation apart, zeros between them and behind the last; what a border is read at is counted in elements.
 struct Convolution {
   Element element;
   bool channels_last;
   int64_t samples, groups, in_channels, out_channels;
   int64_t input[3], output[3], kernel[3], stride[3], padding[3], dilation[3];
   Border border;
+  int64_t input_dilation[3] = {1, 1, 1};
 };
 
 // Filters as (samples, groups * out_channels, in_channels, kernel), each sample's dense and of the maps' element.
 struct Filters {
   const void* data;
   int64_t sample_stride;  // 0 for one that all samples share
+  bool wide = false;      // of the type in which that element is computed
+};
+
+// What becomes of an element before it is convolved: act((x - mean) * scale + shift + residual). Null, or where that is
+// written: entered; and the statistics of the input itself, by which it is then normalised: own_mean and own_rstd.
+struct Entry {
+  Parameter mean, scale, shift;
+  Activation activation;
+  const void* residual;
+  void* entered;
+  VarianceRule rule;
+  void *own_mean, *own_rstd;
+};
+
+// What becomes of an output, and where its statistics are written: null, or mean and rstd of each plane.
+struct Exit {
+  Activation activation;
+  VarianceRule rule;
+  void *mean, *rstd;
+};
+
+struct NormConv2d {
+  Convolution shape;
+  Entry entry;
+  const void* input;
+  Filters weight;
+  Parameter bias;
+  Exit exit;
+  void* output;
 };
 
 // Of the input as it is, or normalised by the statistics of its planes, which are then outputs too: mean is null or not.
@@ -165,6 +196,7 @@ struct Kernels {
   void (*instance_norm_backward)(const InstanceNormBackward&, const Threads&);
   void (*layer_instance_norm)(const LayerInstanceNorm&, const Threads&);
   void (*layer_instance_norm_backward)(const LayerInstanceNormBackward&, const Threads&);
+  void (*norm_conv2d)(const NormConv2d&, const Threads&);
   void (*dynamic_conv2d)(const DynamicConv2d&, const Threads&);
   void (*dynamic_conv2d_backward)(const DynamicConv2dBackward&, const Threads&);
 };

@@ -4,6 +4,7 @@
 
 #pragma once
 
+#include "plane_statistics.h"
 #include "window.h"
 
 namespace fastnorm::FASTNORM_ISA {
@@ -20,6 +21,35 @@ IN_PLACE inline Vector<W> shifted(Vector<W> a, Vector<W> b) {
 #else
   Mask<W> index;
   for (int i = 0; i < lanes<W>; ++i) index[i] = first + i;
+  return __builtin_shuffle(a, b, index);
+#endif
+}
+
+// Of two vectors side by side, each second lane from `first` on.
+template <int first, class W>
+IN_PLACE inline Vector<W> every_second(Vector<W> a, Vector<W> b) {
+#if defined(__clang__)
+  Vector<W> result;
+  for (int i = 0; i < lanes<W>; ++i) result[i] = 2 * i < lanes<W> ? a[2 * i + first] : b[2 * i + first - lanes<W>];
+  return result;
+#else
+  Mask<W> index;
+  for (int i = 0; i < lanes<W>; ++i) index[i] = 2 * i + first;
+  return __builtin_shuffle(a, b, index);
+#endif
+}
+
+// Lanes of two vectors in turn: those of their lower halves, or of their upper ones.
+template <bool upper, class W>
+IN_PLACE inline Vector<W> in_turn(Vector<W> a, Vector<W> b) {
+  constexpr int start = upper ? lanes<W> / 2 : 0;
+#if defined(__clang__)
+  Vector<W> result;
+  for (int i = 0; i < lanes<W>; ++i) result[i] = i % 2 ? b[start + i / 2] : a[start + i / 2];
+  return result;
+#else
+  Mask<W> index;
+  for (int i = 0; i < lanes<W>; ++i) index[i] = start + i / 2 + (i % 2 ? lanes<W> : 0);
   return __builtin_shuffle(a, b, index);
 #endif
 }
@@ -86,13 +116,46 @@ inline void for_each_square(int64_t length, int64_t channels, const Body& body) 
       body(c, static_cast<int>(smaller(lanes<W>, channels - c)), x, static_cast<int>(smaller(lanes<W>, length - x)));
 }
 
-// What happens to an element on its way to cache: nothing, or (x - center) * scale, of its channel.
+// (x - center) * scale + shift, of a channel; or nothing, and no shift.
 template <class W>
 struct Normalization {
-  const W *center = nullptr, *scale = nullptr;
+  const W *center = nullptr, *scale = nullptr, *shift = nullptr;
 
   Normalization operator+(int64_t channel) const {
-    return center ? Normalization{center + channel, scale + channel} : Normalization{};
+    if (!center) return {};
+    return {center + channel, scale + channel, shift ? shift + channel : nullptr};
+  }
+};
+
+// What happens to an element on its way to cache: it is normalised, a residual is added, it is activated; and what it has
+// become may be written, too.
+template <class T>
+struct Entering {
+  Normalization<Wide<T>> norm;
+  Activation activation = {};
+  Plane<const T> residual = {};
+  Plane<T> entered = {};
+
+  bool changes() const { return norm.center || residual.data || activation.code || entered.data; }
+};
+
+// The same of a run of elements: `Coefs` are a number for all, or for each.
+template <class T>
+struct EnteringRun {
+  using W = Wide<T>;
+  const T* residual;
+  T* entered;
+  int code;
+  W slope;
+
+  template <class Count>
+  IN_PLACE Vector<W> operator()(
+      Vector<W> x, Vector<W> center, Vector<W> scale, Vector<W> shift, int64_t i, Count count) const {
+    Vector<W> v = (x - center) * scale + shift;
+    if (residual) v += load(residual + i, count);
+    v = activate(v, code, slope);
+    if (entered) store(entered + i, v, count);
+    return v;
   }
 };
 
@@ -110,6 +173,11 @@ struct Pass {
   const Normalization<W> norm;
   const Threads& threads;
   const bool forward, past_caches;
+  // Of a whole layer: what else happens to the source, and to the result.
+  const Activation activation = {}, result_activation = {};
+  const T* const residual = nullptr;
+  T* const entered = nullptr;
+  PlaneStatistics* const statistics = nullptr;
 
   Pass(
       const Convolution& conv, Direction direction, const void* source, const Filters& filters, const Parameter& bias,
@@ -127,14 +195,40 @@ struct Pass {
             conv.samples * out_channels() * result_size()[0] * result_size()[1] * result_size()[2] * int64_t(sizeof(T)) >=
             streamed_bytes) {}
 
+  Pass(const NormConv2d& call, const Normalization<W>& norm, PlaneStatistics* statistics, const Threads& threads)
+      : conv(call.shape),
+        direction(Direction::forward),
+        source(static_cast<const T*>(call.input)),
+        filters(call.weight),
+        bias(call.bias),
+        result(static_cast<T*>(call.output)),
+        norm(norm),
+        threads(threads),
+        forward(true),
+        past_caches(false),  // The next layer is about to read it.
+        activation(call.entry.activation),
+        result_activation(call.exit.activation),
+        residual(static_cast<const T*>(call.entry.residual)),
+        entered(static_cast<T*>(call.entry.entered)),
+        statistics(statistics) {}
+
+  // Whether it is a convolution of the source, or of what its statistics normalise, and no more.
+  bool plain() const {
+    const int64_t* apart = conv.input_dilation;
+    return !norm.shift && !activation.code && !result_activation.code && !residual && !entered && !statistics &&
+        !filters.wide && apart[0] * apart[1] * apart[2] == 1;
+  }
+
   // Of a sample: its channels, and how large its maps are.
   int64_t in_channels() const { return conv.groups * (forward ? conv.in_channels : conv.out_channels); }
   int64_t out_channels() const { return conv.groups * (forward ? conv.out_channels : conv.in_channels); }
   const int64_t* source_size() const { return forward ? conv.input : conv.output; }
   const int64_t* result_size() const { return forward ? conv.output : conv.input; }
 
-  const T* filters_of(int64_t sample) const {
-    return static_cast<const T*>(filters.data) + sample * filters.sample_stride;
+  const T* filters_of(int64_t sample) const { return filters_of<T>(sample); }
+  template <class F>
+  const F* filters_of(int64_t sample) const {
+    return static_cast<const F*>(filters.data) + sample * filters.sample_stride;
   }
   W bias_of(int64_t plane) const {
     Planes planes = {};
@@ -145,7 +239,7 @@ struct Pass {
 
 // The shape of a row in cache, in which the source's begins with a vector. What lies before and behind comes from inside
 // the row, or is zero. A stride of s leaves the elements in s phases, each a segment in which neighbours are s apart: taps
-// then read whole vectors.
+// then read whole vectors. Elements that lie apart lie side by side here: it is the result that then has phases.
 template <class W>
 class RowShape {
  public:
@@ -155,13 +249,17 @@ class RowShape {
         stride_(conv.stride[2]),
         phases_(direction == Direction::forward ? stride_ : 1),
         border_(direction == Direction::forward ? conv.border : Border::zeros),
-        before_(direction == Direction::forward ? conv.padding[2] : ceil_div(reach(conv), stride_)),
-        padded_(direction == Direction::forward ? seen(conv) : before_ + length_),
+        before_(
+            direction == Direction::forward ? conv.padding[2] / conv.input_dilation[2]
+                                            : ceil_div(reach(conv), stride_)),
+        padded_(direction == Direction::forward ? padded(conv) : before_ + length_),
         margin_(padded_) {
-    const int64_t results = direction == Direction::forward ? conv.output[2] : ceil_div(seen(conv), stride_);
+    const int64_t results =
+        direction == Direction::forward ? ceil_div(conv.output[2], conv.input_dilation[2]) : ceil_div(seen(conv), stride_);
     vectors_ = ceil_div(results, lanes<W>);
     if (phases_ == 1) start_ = ceil_div(before_, lanes<W>) * lanes<W> - before_;
-    const int64_t last_offset = start_ + (direction == Direction::forward ? reach(conv) / stride_ : before_ + 1);
+    int64_t last_offset = start_ + (direction == Direction::forward ? reach(conv) / stride_ : before_ + 1);
+    if (conv.input_dilation[2] > 1) last_offset = start_ + before_ + 1 + reach(conv) / conv.input_dilation[2];
     const int64_t brought =
         phases_ == 1 ? start_ + before_ + ceil_div(length_, lanes<W>) * lanes<W> : ceil_div(before_ + length_, phases_);
     segment_ = larger(vectors_ * lanes<W> + last_offset, brought);
@@ -178,16 +276,23 @@ class RowShape {
   }
 
   // Brings one row to where there were zeros, or another one. Meanwhile the row `ahead` of it comes nearer: it is next.
-  template <class T>
-  void fill(W* row, const T* source, int64_t ahead, const Normalization<W>& norm) const {
+  // `change(x, i, count)` is what becomes of the elements from i on.
+  template <class T, class Change>
+  void fill(W* row, const T* source, int64_t ahead, const Change& change) const {
     if (phases_ == 1) {
-      copy(row + first(), source, length_, ahead, norm);
+      for_each_vector<W>(0, length_, [&](int64_t i, auto count) {
+        prefetch(source + ahead + i);
+        store(row + first() + i, change(load(source + i, count), i, count), count);
+      });
     } else {
       W line[max_line];
       for (int64_t start = 0; start < length_; start += max_line) {
         const int64_t count = smaller(max_line, length_ - start);
-        copy(line, source + start, count, ahead, norm);
-        for (int64_t i = 0; i < count; ++i) row[position(before_ + start + i)] = line[i];
+        for_each_vector<W>(0, count, [&](int64_t i, auto part) {
+          prefetch(source + start + ahead + i);
+          store(line + i, change(load(source + start + i, part), start + i, part));
+        });
+        deal(line, count, row, before_ + start);
       }
     }
     finish(row);
@@ -205,9 +310,28 @@ class RowShape {
  private:
   static constexpr int64_t max_line = 1024;
 
+  // Neighbours to their phases.
+  void deal(const W* line, int64_t count, W* row, int64_t padded) const {
+    int64_t i = 0;
+    if (phases_ == 2) {
+      W *even = row + position(padded), *odd = row + position(padded + 1);
+      for (; i + 2 * lanes<W> <= count; i += 2 * lanes<W>) {
+        const Vector<W> a = load(line + i), b = load(line + i + lanes<W>);
+        store(even + i / 2, every_second<0, W>(a, b));
+        store(odd + i / 2, every_second<1, W>(a, b));
+      }
+    }
+    for (; i < count; ++i) row[position(padded + i)] = line[i];
+  }
+
   // How far a kernel reaches beyond its first tap, and how much of the padded row all taps see.
   static int64_t reach(const Convolution& conv) { return (conv.kernel[2] - 1) * conv.dilation[2]; }
   static int64_t seen(const Convolution& conv) { return (conv.output[2] - 1) * conv.stride[2] + reach(conv) + 1; }
+  // The same in elements, where these lie apart.
+  static int64_t padded(const Convolution& conv) {
+    const int64_t apart = conv.input_dilation[2], last = seen(conv) - 1 - conv.padding[2];
+    return conv.padding[2] / apart + (last < 0 ? 0 : last / apart + 1);
+  }
 
   // A position beyond the border, and the one that it is read at.
   struct Margin {
@@ -222,22 +346,6 @@ class RowShape {
     };
     for (int64_t q = 0; q < smaller(before_, padded_); ++q) add(q);
     for (int64_t q = before_ + length_; q < padded_; ++q) add(q);
-  }
-
-  template <class T>
-  static void copy(W* to, const T* from, int64_t count, int64_t ahead, const Normalization<W>& norm) {
-    if (!norm.center) {
-      for_each_vector<W>(0, count, [&](int64_t i, auto part) {
-        prefetch(from + ahead + i);
-        store(to + i, load(from + i, part), part);
-      });
-      return;
-    }
-    const Vector<W> center = broadcast(*norm.center), scale = broadcast(*norm.scale);
-    for_each_vector<W>(0, count, [&](int64_t i, auto part) {
-      prefetch(from + ahead + i);
-      store(to + i, (load(from + i, part) - center) * scale, part);
-    });
   }
 
   int64_t length_, stride_, phases_;
@@ -262,20 +370,52 @@ class RowCache {
 
   template <class T>
   __attribute__((flatten)) void bring(
-      const Plane<const T>& plane, int64_t channels, const Schedule::Load& row, const Normalization<W>& norm) {
+      const Plane<const T>& plane, int64_t channels, const Schedule::Load& row, const Entering<T>& entering,
+      int64_t ahead) {
     W* rows = rows_.get() + row.slot * slot_stride();
-    if (plane.channels_last)
-      transpose_rows(plane.at(0, row.source), plane.channels, channels, rows, norm);
-    else
+    if (plane.channels_last) {
+      transpose_rows(plane, channels, row, rows, entering);
+    } else if (!entering.changes()) {
+      for (int64_t c = 0; c < channels; ++c)
+        shape_.fill(
+            rows + c * shape_.pitch(), plane.at(c, row.source), ahead,
+            [](Vector<W> x, int64_t, auto) IN_PLACE { return x; });
+    } else {
       for (int64_t c = 0; c < channels; ++c) {
-        const int64_t ahead = channels * plane.rows * plane.length;
-        shape_.fill(rows + c * shape_.pitch(), plane.at(c, row.source), ahead, norm + c);
+        const EnteringRun<T> run = run_of(entering, row, c);
+        const Normalization<W> norm = entering.norm + c;
+        const Vector<W> center = broadcast(norm.center ? *norm.center : W(0));
+        const Vector<W> scale = broadcast(norm.center ? *norm.scale : W(1));
+        const Vector<W> shift = broadcast(norm.shift ? *norm.shift : W(0));
+        shape_.fill(
+            rows + c * shape_.pitch(), plane.at(c, row.source), ahead,
+            [&](Vector<W> x, int64_t i, auto count) IN_PLACE { return run(x, center, scale, shift, i, count); });
       }
+    }
+  }
+
+  // Of planes whose neighbours are next.
+  template <class T>
+  void bring(const Plane<const T>& plane, int64_t channels, const Schedule::Load& row, const Normalization<W>& norm) {
+    bring(plane, channels, row, Entering<T>{norm}, channels * plane.rows * plane.length);
   }
 
  private:
   template <class T>
-  void transpose_rows(const T* source, int64_t stride, int64_t channels, W* rows, const Normalization<W>& norm) const {
+  static EnteringRun<T> run_of(const Entering<T>& entering, const Schedule::Load& row, int64_t channel) {
+    const T* residual = entering.residual.data ? entering.residual.at(channel, row.source) : nullptr;
+    T* entered = entering.entered.data && row.first ? entering.entered.at(channel, row.source) : nullptr;
+    return {residual, entered, entering.activation.code, static_cast<W>(entering.activation.slope)};
+  }
+
+  template <class T>
+  void transpose_rows(
+      const Plane<const T>& plane, int64_t channels, const Schedule::Load& row, W* rows,
+      const Entering<T>& entering) const {
+    const T* source = plane.at(0, row.source);
+    const EnteringRun<T> run = run_of(entering, row, 0);
+    const Normalization<W> norm = entering.norm;
+    const bool changes = entering.changes();
     const int64_t length = ceil_div(shape_.length(), lanes<W>) * lanes<W>;
     Buffer<W> lines(shape_.contiguous() ? 0 : channels * length);
     const int64_t line_stride = shape_.contiguous() ? shape_.pitch() : length;
@@ -284,17 +424,19 @@ class RowCache {
       Vector<W> square[lanes<W>] = {};
       const Vector<W> center = norm.center ? load(norm.center + c, width) : Vector<W>{};
       const Vector<W> scale = norm.center ? load(norm.scale + c, width) : broadcast(W(1));
+      const Vector<W> shift = norm.shift ? load(norm.shift + c, width) : Vector<W>{};
       for (int i = 0; i < count; ++i) {
-        const T* p = source + (x + i) * stride + c;
-        const Vector<W> v = width == lanes<W> ? load(p) : load(p, width);
-        square[i] = norm.center ? (v - center) * scale : v;
+        const int64_t at = (x + i) * plane.channels + c;
+        square[i] = width == lanes<W> ? load(source + at) : load(source + at, width);
+        if (changes) square[i] = run(square[i], center, scale, shift, at, width);
       }
       transpose<W>(square);
       for (int i = 0; i < width; ++i) store(line + (c + i) * line_stride + x, square[i]);
     });
     for (int64_t c = 0; c < channels; ++c) {
-      if (shape_.contiguous()) shape_.finish(rows + c * shape_.pitch());
-      else shape_.fill(rows + c * shape_.pitch(), line + c * line_stride, 0, Normalization<W>{});
+      W* to = rows + c * shape_.pitch();
+      if (shape_.contiguous()) shape_.finish(to);
+      else shape_.fill(to, line + c * line_stride, 0, [](Vector<W> x, int64_t, auto) IN_PLACE { return x; });
     }
   }
 

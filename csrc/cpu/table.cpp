@@ -11,6 +11,7 @@ void instance_norm(const InstanceNorm&, const Threads&);
 void instance_norm_backward(const InstanceNormBackward&, const Threads&);
 void layer_instance_norm(const LayerInstanceNorm&, const Threads&);
 void layer_instance_norm_backward(const LayerInstanceNormBackward&, const Threads&);
+void norm_conv2d(const NormConv2d&, const Threads&);
 void dynamic_conv2d(const DynamicConv2d&, const Threads&);
 void dynamic_conv2d_backward(const DynamicConv2dBackward&, const Threads&);
 
@@ -27,6 +28,7 @@ const Kernels table = {
     instance_norm_backward,
     layer_instance_norm,
     layer_instance_norm_backward,
+    norm_conv2d,
     dynamic_conv2d,
     dynamic_conv2d_backward,
 };

@@ -38,7 +38,8 @@ class Reach {
       for (int64_t o = 0; o < conv.output[dim]; ++o)
         for (int64_t tap = 0; tap < conv.kernel[dim]; ++tap) {
           const int64_t at = o * conv.stride[dim] + tap * conv.dilation[dim] - conv.padding[dim];
-          const int64_t i = inside(at, conv.input[dim], conv.border);
+          if (at % conv.input_dilation[dim] != 0) continue;  // between elements
+          const int64_t i = inside(at / conv.input_dilation[dim], conv.input[dim], conv.border);
           if (direction == Direction::forward) body(o, i, tap);
           else if (i >= 0) body(i, o, tap);
         }
@@ -77,6 +78,7 @@ class Schedule {
  public:
   struct Load {
     int32_t source, slot;
+    bool first = false;  // of this source row, in all chunks
   };
   struct Tap {
     int32_t slot, tap;
@@ -101,7 +103,11 @@ class Schedule {
         taps_(depth.total() * height.total()) {
     const int64_t sources = source_height_ * (direction == Direction::forward ? conv.input[0] : conv.output[0]);
     Buffer<int32_t> slot_of(sources), needed_by(sources), row_in(sources);
-    for (int64_t row = 0; row < sources; ++row) needed_by.get()[row] = -1;
+    Buffer<bool> met(sources);
+    for (int64_t row = 0; row < sources; ++row) {
+      needed_by.get()[row] = -1;
+      met.get()[row] = false;
+    }
     int64_t loads = 0, taps = 0;
     for (int64_t chunk = 0, segment = -1; chunk < chunks_; ++chunk) {
       if (segment + 1 < segments_ && chunk == chunks_of(segment + 1).first) {
@@ -130,7 +136,8 @@ class Schedule {
             else if (row_in.get()[free] >= 0) slot_of.get()[row_in.get()[free]] = -1;
             slot = free;
             row_in.get()[free] = row;
-            loads_.get()[loads++] = {row, slot};
+            loads_.get()[loads++] = {row, slot, !met.get()[row]};
+            met.get()[row] = true;
           }
           taps_.get()[taps++] = {slot, tap};
         });

@@ -30,6 +30,7 @@ _TRITON = {
     "instance_norm_backward": ("instance_norm", "backward"),
     "layer_instance_norm": ("layer_instance_norm", "forward"),
     "layer_instance_norm_backward": ("layer_instance_norm", "backward"),
+    "norm_conv2d": ("norm_conv2d", "forward"),
     "dynamic_conv2d": ("dynamic_conv2d", "forward"),
     "dynamic_conv2d_backward": ("dynamic_conv2d", "backward"),
     "dynamic_instance_norm": ("dynamic_instance_norm", "forward"),

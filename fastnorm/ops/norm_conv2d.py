@@ -136,6 +136,11 @@ def forward(
         window = scale_factor, stride, padding, dilation, groups, padding_mode
         return _step_by_step(input, weight, bias, entry, window, exit, rule, need_stats, need_entered)
     filters, *window, border = lattice
+    if need_entered and (any(step != 1 for step in (*stride, *dilation)) or filters.shape[1] == 0):
+        # The kernel would not meet all of the input.
+        entered = scale_shift.forward(input, mean, scale, shift, None, residual, activation, slope)
+        none = None, None, None, None, 0, 0.0
+        return *kernel(entered, filters, bias, *none, *window, groups, border, *exit, *rule, need_stats, False)[:3], entered
     return kernel(input, filters, bias, *entry, *window, groups, border, *exit, *rule, need_stats, need_entered)
 
 
