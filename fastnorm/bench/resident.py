@@ -5,6 +5,9 @@ are loaded; what the process holds then is subtracted. It makes the contender an
 for this size is built. The most that it holds at any time during the next call is the result: what stays between calls
 (an arena, packed weights, compiled code), and what the call needs.
 
+The allocator is left as it is, unlike where times are taken: tuned, it keeps freed blocks of sizes that nobody asks for
+again, and the network that took 114.1 MB twice took 147 and 160.
+
 Linux only: VmRSS and VmHWM of /proc/self/status, the latter reset through /proc/self/clear_refs.
 """
 
@@ -20,8 +23,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-
-from fastnorm import tune_allocator
 
 TINY = (1, 3, 32, 32)
 
@@ -42,7 +43,6 @@ def resident_bytes(case, name: str, layout: str) -> int | None:
 def main() -> None:
     case, name, layout, threads = pickle.load(sys.stdin.buffer)
     torch.set_num_threads(threads)
-    tune_allocator()  # As it is where times are taken.
     print(growth(case, name, layout))
 
 

@@ -22,7 +22,8 @@ NETWORK_HEADER = (
 NETWORK_LEGEND = (
     "vs fastnorm: time, over that of fastnorm in its better layout. of limit: part of the rate of torch's fastest "
     "multiply-adds, on the flops of the convolutions in full. memory: what torch allocates at most during the call. "
-    "process: what a fresh process grows by, whoever allocates. error: largest and mean difference from float64."
+    "process: growth of a fresh process, whoever allocates, the allocator as it is. error: largest and mean difference "
+    "from float64."
 )
 
 CALLS_TEXT_COLUMNS = 2

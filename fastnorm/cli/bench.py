@@ -31,7 +31,7 @@ QUICK_SHAPES = SHAPES[-2:]
 PATIENCE, NETWORK_PATIENCE = 1.0, 3.0
 WRONG = 1  # The exit code where a result of fastnorm was wrong.
 
-EPILOG = f"""Every contender has the same input, threads and allocator, and is checked against float64 first.
+EPILOG = f"""Every contender has the same input, threads and (tuned) allocator, and is checked against float64 first.
 Operators: {cells.LEGEND} Networks, forward only, on 1x3x256x256, 512 and 1024, with the published weights, take
 minutes each; rivals are the same in plain torch, ONNX Runtime and OpenVINO. {cells.NETWORK_LEGEND}
 The exit code is {WRONG} where a result of fastnorm was wrong."""
