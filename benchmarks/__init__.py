@@ -1,4 +1,4 @@
-"""What each operator is measured against; installed as `fastnorm.benchmarks`, and run by `fastnorm bench`.
+"""What each operator and network is measured against; installed as `fastnorm.benchmarks`, and run by `fastnorm bench`.
 
 The room of an operator has three functions:
 
@@ -9,4 +9,13 @@ The room of an operator has three functions:
 
 and its docstring says what was learned about the kernels. A room whose call comes in several kinds names them in KINDS,
 and `arguments` has one as its third argument. SHAPES holds the maps of each kind, where they are others than usual.
+
+The room of a network has
+
+    System                     its class in `fastnorm.models`, called as (content, style)
+    SHAPES                     the pictures
+    style(model)               a style for all samples, as System takes it
+    plain(model, **sizes)      the same network as people write it in torch, sharing the weights of `model`; called alike
+    published(content, style)  the published ONNX file and its inputs by name, where that runs at any size; without it
+                               the runtimes get an export of the plain network
 """

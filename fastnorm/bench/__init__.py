@@ -1,6 +1,7 @@
 """The measuring behind `fastnorm bench`: the machine, the contenders, the clock, the table and the file.
 
-What each operator is measured against is in `benchmarks/` (installed as `fastnorm.benchmarks`), one file per operator.
+What each is measured against is in `benchmarks/` (installed as `fastnorm.benchmarks`), one file per operator and one
+per network.
 """
 
 # Feature maps of style-transfer networks on a picture of 512x512, one batch, and a plane that any cache holds.

@@ -16,8 +16,11 @@ import torch
 
 @dataclass(frozen=True)
 class Contender:
+    """`by_torch`: whether its memory is torch's, which can tell how much there was."""
+
     prepare: Callable[[], Any]
     run: Callable[[Any], Any]
+    by_torch: bool = True
 
 
 @dataclass(frozen=True)

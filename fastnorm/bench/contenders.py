@@ -1,4 +1,7 @@
-"""One call of an operator, and everybody who can answer it: fastnorm, its rivals, and the copy that sets the pace."""
+"""One call of an operator, and everybody who can answer it: fastnorm, its rivals, and the copy that sets the pace.
+
+What `measure` asks of a case and its stage, the cases of whole networks in `networks.py` have as well.
+"""
 
 import importlib
 import itertools
@@ -9,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastnorm import functional
+from fastnorm.ops import backends
 from fastnorm.ops._operator import Operator
 
 from .clock import Contender
@@ -22,9 +26,13 @@ MOST_COPIES = 256  # Of a map so small that there the cache does not matter.
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
-def room_of(operator: Operator):
-    """What the operator is measured against."""
-    return importlib.import_module(f"fastnorm.benchmarks.{operator.name}")
+class LeftOut(Exception):
+    """A contender that cannot take part here, and why, in one line."""
+
+
+def room_of(name: str):
+    """What an operator or a network is measured against."""
+    return importlib.import_module(f"fastnorm.benchmarks.{name}")
 
 
 def layouts_of(shape: tuple[int, ...]) -> tuple[str, ...]:
@@ -46,6 +54,9 @@ class Case:
     device: torch.device
     kind: str = ""
 
+    rivals = RIVALS
+    leniency = 1
+
     @property
     def name(self) -> str:
         return f"{self.operator.name} {self.kind}".strip()
@@ -64,6 +75,28 @@ class Case:
         """What the operator must at least read and write."""
         return self.operator.bytes(torch.empty(self.shape, dtype=self.dtype, device="meta"), self.backward)
 
+    # None of the operators does so much arithmetic that it could be the limit.
+    work, pace_work = bytes, copy_bytes
+
+    def layouts(self, name: str, wanted: tuple[str, ...]) -> list[str]:
+        """Those of the wanted ones in which a contender runs."""
+        return [layout for layout in wanted if layout in layouts_of(self.shape)]
+
+    def stage(self) -> "Stage":
+        return Stage(self)
+
+    def facts(self) -> dict:
+        return {
+            "operator": self.operator.name,
+            "kind": self.kind,
+            "pass": self.direction,
+            "shape": list(self.shape),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": self.device.type,
+            "kernels": {kernel: backends.which(kernel, self.device.type) for kernel in self.operator.kernels},
+            "least_bytes": self.bytes,
+        }
+
 
 class Stage:
     """The tensors of a case, its answer in float64, and the contenders that work on them.
@@ -71,9 +104,11 @@ class Stage:
     Each layout holds the same numbers.
     """
 
+    remarks = ()
+
     def __init__(self, case: Case):
         self.case = case
-        self._room = room_of(case.operator)
+        self._room = room_of(case.operator.name)
         self._sets = {}
         generator = torch.Generator(case.device).manual_seed(0)
 
@@ -87,6 +122,9 @@ class Stage:
             outputs = _call(case.operator.reference, exact)
         self._gradients = [make(*output.shape) for output in outputs] if case.backward else []
         self.expected = _differentiate(outputs, exact, self._gradients) if case.backward else outputs
+
+    def pace(self) -> tuple[str, Contender]:
+        return "copy", self.copy()
 
     def copy(self) -> Contender:
         """`out.copy_(x)` on CPU, `clone()` on a GPU: a map read and a map written."""
@@ -145,17 +183,29 @@ class Stage:
         return max(1, min(MOST_COPIES, math.ceil(3 * cache / (self.case.copy_bytes / 2))))
 
 
-def error(results, expected) -> float:
-    """The largest difference over the largest number expected, of each tensor; the worst of them. NaN is infinite."""
-    return max(_error(result, exact) for result, exact in zip(results, expected, strict=True))
+@dataclass(frozen=True)
+class Error:
+    """How far results are from float64: the worst of the tensors. NaN and a wrong shape are infinitely far.
+
+    `largest` and `mean` are absolute, `relative` is the largest over the largest number expected.
+    """
+
+    largest: float
+    mean: float
+    relative: float
+
+
+def error(results, expected) -> Error:
+    each = [_error(result, exact) for result, exact in zip(results, expected, strict=True)]
+    return Error(*map(max, zip(*each)))
 
 
 def _error(result, exact):
     if result.shape != exact.shape:
-        return math.inf
-    largest = exact.abs().max().item()
-    difference = (result.double() - exact).abs().max().item()
-    return math.inf if math.isnan(difference) else difference / (largest or 1.0)
+        return (math.inf,) * 3
+    difference = (result.double() - exact).abs()
+    largest, mean = difference.max().item(), difference.mean().item()
+    return (math.inf,) * 3 if math.isnan(largest) else (largest, mean, largest / (exact.abs().max().item() or 1.0))
 
 
 def _call(function, arguments):

@@ -2,38 +2,52 @@
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from .clock import Clock, Contender, Timing, clock_for, take_turns
-from .contenders import FASTNORM, LAYOUTS, RIVALS, Case, Stage, error, layouts_of
+from .contenders import FASTNORM, LAYOUTS, Case, Error, LeftOut, error
+from .networks import NetworkCase
+from .resident import resident_bytes
 
 # How far from float64 a result may be, of the largest number in it. It tells a wrong result, not a good one: what
 # published code makes of bfloat16 passes. How exact fastnorm is, the tests say.
 ALLOWED = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
-COPY = ("copy", "")
+WRONG, FAILED, LEFT_OUT = "wrong", "failed", "left out"
+
+_PACE = ("pace", "")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A contender in one layout. Without a timing there is a problem: "wrong" or "failed", and what exactly."""
+    """A contender in one layout. Without a timing there is a problem, and what exactly.
+
+    `peak_bytes` is what torch allocated, None where it is not torch that does; `resident_bytes` what the process grew
+    by, None where that was not measured.
+    """
 
     name: str
     layout: str
     timing: Timing | None = None
     peak_bytes: int | None = None
+    resident_bytes: int | None = None
+    error: Error | None = None
     problem: str = ""
     detail: str = ""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    case: Case
-    copy: Timing
+    """What was found of a case. The pace is what the machine does at best: copying a map, or multiplying and adding."""
+
+    case: Case | NetworkCase
+    pace: Timing
     entries: tuple[Entry, ...]
+    paced_by: str = "copy"
+    remarks: tuple[str, ...] = ()
 
     @property
     def layouts(self) -> list[str]:
@@ -48,22 +62,24 @@ class Measurement:
         return min(entries, key=lambda entry: entry.timing.median if entry.timing else math.inf, default=None)
 
     @property
-    def bandwidth(self) -> float:
-        """Bytes per second of the copy."""
-        return self.case.copy_bytes / self.copy.median
+    def rate(self) -> float:
+        """Bytes per second of the copy, or flops per second of the multiply-adds."""
+        return self.case.pace_work / self.pace.median
 
     def copies(self, layout: str) -> float | None:
         """How many copies of the map could be made while fastnorm runs once."""
         timing = self.of(FASTNORM, layout).timing
-        return timing.median / self.copy.median if timing else None
+        return timing.median / self.pace.median if timing else None
 
-    def of_limit(self, layout: str) -> float | None:
-        """The part of the copy's bandwidth that fastnorm reaches, counted on the bytes that must be moved.
+    def of_limit(self, layout: str, name: str = FASTNORM) -> float | None:
+        """The part of the pace's rate that a contender reaches, counted on the work that must be done."""
+        timing = self.of(name, layout).timing
+        return self.case.work / self.rate / timing.median if timing else None
 
-        None of the operators does so much arithmetic that it could be the limit.
-        """
-        timing = self.of(FASTNORM, layout).timing
-        return self.case.bytes / self.bandwidth / timing.median if timing else None
+    def times_fastnorm(self, entry: Entry) -> float | None:
+        """A contender's time in those that fastnorm takes in its better layout."""
+        ours = self.best(FASTNORM).timing
+        return entry.timing.median / ours.median if ours and entry.timing else None
 
     def ratio(self, rival: str, layout: str) -> float | None:
         """How many times fastnorm is faster than the rival in its better layout."""
@@ -72,49 +88,55 @@ class Measurement:
 
 
 def measure(
-    case: Case,
+    case: Case | NetworkCase,
     layouts: tuple[str, ...] = LAYOUTS,
-    rivals: tuple[str, ...] = RIVALS,
+    rivals: tuple[str, ...] | None = None,
     rounds: int = 15,
     patience: float = 1.0,
     clock: Clock | None = None,
+    resident: bool = False,
 ) -> Measurement:
     """Check every contender against float64, then time those that are right in turns.
 
     Args:
+        rivals: some of the case's own; None for all of them.
         rounds: turns of each contender; `patience`: seconds after which a slow one takes no more.
+        resident: of a network, measure also what a fresh process grows by, for each contender.
     """
+    rivals = case.rivals if rivals is None else rivals
     if "compile" in rivals:
         torch.compiler.reset()  # It gives up on a function that it has compiled for too many cases.
-    stage = Stage(case)
-    wanted = [(name, layout) for name in (FASTNORM, *rivals) for layout in layouts if layout in layouts_of(case.shape)]
-    contenders, entries = {COPY: stage.copy()}, {}
-    for key in wanted:
-        found = _admit(stage, *key)
-        if isinstance(found, Contender):
-            contenders[key] = found
-        else:
-            entries[key] = found
-    peaks = {key: peak_bytes(contender, case.device) for key, contender in contenders.items()}
+    stage = case.stage()
+    paced_by, pace = stage.pace()
+    contenders, entries = {_PACE: pace}, {}
+    for key in [(name, layout) for name in (FASTNORM, *rivals) for layout in case.layouts(name, layouts)]:
+        entries[key], contender = _admit(stage, *key)
+        if contender:
+            contenders[key] = contender
+    peaks = {key: peak_bytes(each, case.device) if each.by_torch else None for key, each in contenders.items()}
     timings = take_turns(contenders, rounds, clock or clock_for(case.device), patience)
-    return Measurement(
-        case,
-        timings[COPY],
-        tuple(entries.get(key) or Entry(*key, timings[key], peaks[key]) for key in wanted),
-    )
+    for key, entry in entries.items():
+        if not entry.problem:
+            grown = resident_bytes(case, *key) if resident else None
+            entries[key] = replace(entry, timing=timings[key], peak_bytes=peaks[key], resident_bytes=grown)
+    return Measurement(case, timings[_PACE], tuple(entries.values()), paced_by, stage.remarks)
 
 
 def _admit(stage, name, layout):
-    """The contender, or why there is none."""
+    """The entry, and the contender where it may take part."""
+    entry = Entry(name, layout)
     try:
         contender = stage.contender(name, layout)
         off = error(contender.run(contender.prepare()), stage.expected)
+    except LeftOut as reason:
+        return replace(entry, problem=LEFT_OUT, detail=str(reason)), None
     except Exception as reason:  # A compiler may be missing, memory short: the others can still be measured.
-        return Entry(name, layout, problem="failed", detail=f"{type(reason).__name__}: {_first_line(reason)}")
-    allowed = ALLOWED[stage.case.dtype]
-    if off <= allowed:
-        return contender
-    return Entry(name, layout, problem="wrong", detail=f"off by {off:.2g} of the largest number, allowed {allowed:g}")
+        return replace(entry, problem=FAILED, detail=f"{type(reason).__name__}: {_first_line(reason)}"), None
+    allowed = ALLOWED[stage.case.dtype] * stage.case.leniency
+    if off.relative <= allowed:
+        return replace(entry, error=off), contender
+    detail = f"off by {off.relative:.2g} of the largest number, allowed {allowed:g}"
+    return replace(entry, error=off, problem=WRONG, detail=detail), None
 
 
 def _first_line(reason):

@@ -6,15 +6,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Iterable
 
-from fastnorm.ops import backends
-
 from . import machine
-from .contenders import RIVALS
+from .contenders import Case
 from .measure import Measurement
 
 
 def report(measurements: Iterable[Measurement], complete: bool, **settings) -> dict:
-    """Times are in seconds, memory in bytes. `complete` is False for a run that was interrupted."""
+    """Times are in seconds, memory in bytes. `complete` is False for a run that was interrupted.
+
+    A measurement is of an "operator" or of a "network".
+    """
     return {
         "machine": machine.describe(),
         "settings": settings,
@@ -24,34 +25,42 @@ def report(measurements: Iterable[Measurement], complete: bool, **settings) -> d
 
 
 def _measurement(measurement):
-    case = measurement.case
+    pace, work = ("copy", "bytes") if isinstance(measurement.case, Case) else ("multiply_adds", "flops")
     return {
-        "operator": case.operator.name,
-        "kind": case.kind,
-        "pass": case.direction,
-        "shape": list(case.shape),
-        "dtype": str(case.dtype).removeprefix("torch."),
-        "device": case.device.type,
-        "kernels": {kernel: backends.which(kernel, case.device.type) for kernel in case.operator.kernels},
-        "least_bytes": case.bytes,
-        "copy": {**asdict(measurement.copy), "bytes": case.copy_bytes, "bytes_per_second": measurement.bandwidth},
-        "contenders": [_entry(entry) for entry in measurement.entries],
+        **measurement.case.facts(),
+        "remarks": list(measurement.remarks),
+        pace: {
+            **asdict(measurement.pace),
+            "by": measurement.paced_by,
+            work: measurement.case.pace_work,
+            f"{work}_per_second": measurement.rate,
+        },
+        "contenders": [_entry(measurement, entry) for entry in measurement.entries],
         "fastnorm": {layout: _standing(measurement, layout) for layout in measurement.layouts},
     }
 
 
-def _entry(entry):
+def _entry(measurement, entry):
     named = {"name": entry.name, "layout": entry.layout}
     if entry.problem:
         return {**named, "problem": entry.problem, "detail": entry.detail}
-    return {**named, **asdict(entry.timing), "peak_bytes": entry.peak_bytes}
+    return {
+        **named,
+        **asdict(entry.timing),
+        "of_limit": measurement.of_limit(entry.layout, entry.name),
+        "times_fastnorm": measurement.times_fastnorm(entry),
+        "peak_bytes": entry.peak_bytes,
+        "resident_bytes": entry.resident_bytes,
+        "error": asdict(entry.error),
+    }
 
 
 def _standing(measurement, layout):
+    paced = {"copies": measurement.copies(layout)} if isinstance(measurement.case, Case) else {}
     return {
-        "copies": measurement.copies(layout),
+        **paced,
         "of_limit": measurement.of_limit(layout),
-        "times_faster": {rival: measurement.ratio(rival, layout) for rival in RIVALS},
+        "times_faster": {rival: measurement.ratio(rival, layout) for rival in measurement.case.rivals},
     }
 
 

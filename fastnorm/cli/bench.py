@@ -1,20 +1,25 @@
-"""`fastnorm bench`: each operator against a copy of its map, torch's operators, published code and torch.compile."""
+"""`fastnorm bench`: each operator against a copy of its map, torch's operators, published code and torch.compile.
+
+And whole networks against the arithmetic, the same in plain torch, and the runtimes.
+"""
 
 import argparse
 import difflib
 import os
 import re
 import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 from .. import tune_allocator
-from ..bench import SHAPES, TINY, machine, report, table as cells
+from ..bench import SHAPES, TINY, machine, networks, report, table as cells
 from ..bench.clock import clock_for, wall_clock
-from ..bench.contenders import FASTNORM, LAYOUTS, RIVALS, Case, layouts_of, room_of
+from ..bench.contenders import FASTNORM, LAYOUTS, Case, layouts_of, room_of
 from ..bench.measure import measure
+from ..bench.networks import NETWORKS, NetworkCase
 from ..ops import OPERATORS
 from . import arguments, table
 from .errors import UserError, complain
@@ -22,36 +27,48 @@ from .errors import UserError, complain
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 ROUNDS, QUICK_ROUNDS = 15, 3
 QUICK_SHAPES = SHAPES[-2:]
+# Seconds of turns before a slow contender sits the rest out.
+PATIENCE, NETWORK_PATIENCE = 1.0, 3.0
 WRONG = 1  # The exit code where a result of fastnorm was wrong.
 
-EPILOG = f"""Every contender has the same input, threads and allocator, and is checked against float64 first.
-{cells.LEGEND} The exit code is {WRONG} where a result of fastnorm was wrong."""
+EPILOG = f"""Every contender has the same input, threads and (tuned) allocator, and is checked against float64 first.
+Operators: {cells.LEGEND} Networks, forward only, on 1x3x256x256, 512 and 1024, with the published weights, take
+minutes each; rivals are the same in plain torch, ONNX Runtime and OpenVINO. {cells.NETWORK_LEGEND}
+The exit code is {WRONG} where a result of fastnorm was wrong."""
 
 
 def add_arguments(parser):
     parser.epilog = EPILOG
     add = parser.add_argument
-    add("operators", nargs="*", metavar="OP", type=_operator, help=f"{', '.join(OPERATORS)} (default: all)")
+    add("subjects", nargs="*", metavar="NAME", type=_subject, help=f"operators: {', '.join(OPERATORS)} (default: all "
+        f"of these); networks: {', '.join(NETWORKS)} (only where named)")
     add("--pass", dest="passes", choices=("forward", "backward", "both"), default="both", help="default: both")
-    add("--shape", dest="shapes", action="append", metavar="NxCxHxW", type=_shape, help="of the map, may be repeated "
-        "(default: those of style-transfer networks)")
+    add("--shape", dest="shapes", action="append", metavar="NxCxHxW", type=_shape, help="of the map or picture, may be "
+        "repeated (default: those of style-transfer networks)")
     add("--kind", dest="kinds", action="append", metavar="KIND", help="of an operator that has several, such as depthwise; "
         "may be repeated (default: all)")
     add("--layout", choices=LAYOUTS, help="default: both")
-    add("--dtype", dest="dtypes", action="append", choices=DTYPES, help="may be repeated (default: float32)")
+    add("--dtype", dest="dtypes", action="append", choices=DTYPES, help="may be repeated (default: float32; "
+        "networks in bfloat16, too)")
     add("--device", choices=arguments.DEVICES, default="auto", help="auto (default) is cuda where there is one")
     add("--threads", type=arguments.count, metavar="N", help="CPU threads (default: torch's choice)")
     add("--rounds", type=arguments.count, metavar="N", help=f"turns of each contender (default: {ROUNDS})")
-    add("--no-compile", action="store_true", help="leave torch.compile out: it takes seconds to compile each case")
-    add("--alone", action="store_true", help="no rivals, only fastnorm and the copy")
-    add("--quick", action="store_true", help=f"two small shapes, {QUICK_ROUNDS} rounds, no torch.compile")
+    add("--no-compile", action="store_true", help="leave torch.compile out: it takes seconds to compile each operator, "
+        "and up to a minute each network")
+    add("--alone", action="store_true", help="no rivals, only fastnorm and what sets the limit")
+    add("--quick", action="store_true", help=f"two small shapes (networks: one), {QUICK_ROUNDS} rounds, no "
+        "torch.compile, no memory of processes")
     add("--json", type=_file, metavar="FILE", help="write everything that was measured to this file")
 
 
 def run(args) -> int:
     if find_spec("fastnorm.benchmarks") is None:
         raise UserError("the benchmarks are not installed; in a checkout, run pip install --no-build-isolation -e .")
-    plan = Plan(args)
+    with tempfile.TemporaryDirectory() as exports:
+        return _run(args, Plan(args, Path(exports)))
+
+
+def _run(args, plan):
     if args.threads:
         torch.set_num_threads(args.threads)
     tuned = tune_allocator()
@@ -72,38 +89,58 @@ def run(args) -> int:
 class Plan:
     """What the arguments ask for."""
 
-    def __init__(self, args):
-        self.operators = args.operators or list(OPERATORS.values())
+    def __init__(self, args, exports):
+        self.networks = [subject for subject in args.subjects if subject in NETWORKS]
+        self.operators = [OPERATORS[subject] for subject in args.subjects or OPERATORS if subject in OPERATORS]
         self.passes = {"forward": [False], "backward": [True], "both": [False, True]}[args.passes]
         self.kinds = args.kinds
-        self.shapes = args.shapes or (QUICK_SHAPES if args.quick else ())
-        self.calls = not args.shapes
+        self.shapes = args.shapes
+        self.quick = args.quick
+        self.calls = self.operators and not args.shapes
         self.layouts = (args.layout,) if args.layout else LAYOUTS
-        self.dtypes = args.dtypes or ["float32"]
+        self.dtypes = args.dtypes
         self.device = torch.device(arguments.device(args.device))
         self.rounds = args.rounds or (QUICK_ROUNDS if args.quick else ROUNDS)
-        self.rivals = () if args.alone else RIVALS[:2] if args.quick or args.no_compile else RIVALS
-        for shape in self.shapes:
+        self.alone, self.compile = args.alone, not (args.quick or args.no_compile)
+        self.exports = exports
+        self.noted = set()
+        self.chosen = [(operator, kind) for operator in self.operators for kind in self._kinds(operator)]
+        if self.kinds and not self.chosen:
+            raise UserError(f"--kind {' '.join(self.kinds)}: none of these operators has it")
+        for shape in self.shapes or ():
+            option = f"--shape {cells.dimensions(shape)}"
             if not set(self.layouts) & set(layouts_of(shape)):
-                raise UserError(f"--shape {cells.dimensions(shape)}: channels_last needs NxCxHxW or NxCxDxHxW")
+                raise UserError(f"{option}: channels_last needs NxCxHxW or NxCxDxHxW")
+            if self.networks and not networks.fits(shape):
+                raise UserError(f"{option}: networks need Nx3xHxW, sides multiples of 4 from 8")
+        if self.networks and False not in self.passes:
+            raise UserError("--pass backward: networks are measured forward only; leave it out")
+
+    def rivals(self, case):
+        return () if self.alone else tuple(name for name in case.rivals if self.compile or name != "compile")
 
     def sections(self):
-        """A table for each operator and type, and one for the cost of a call."""
-        chosen = [(operator, kind) for operator in self.operators for kind in self._kinds(operator)]
-        if not chosen:
-            raise UserError(f"--kind {' '.join(self.kinds)}: none of these operators has it")
-        for operator, kind in chosen:
-            shapes = self.shapes or getattr(room_of(operator), "SHAPES", {}).get(kind, SHAPES)
-            for dtype in self.dtypes:
+        """A table for each operator and type, one for the cost of a call, and one for each network and type."""
+        dtypes = self.dtypes or DTYPES[:1]
+        for operator, kind in self.chosen:
+            usual = getattr(room_of(operator.name), "SHAPES", {}).get(kind, SHAPES)
+            shapes = self.shapes or (QUICK_SHAPES if self.quick else usual)
+            for dtype in dtypes:
                 cases = self._cases(operator, kind, shapes, dtype)
                 yield Section(f"{cases[0].name}, {dtype}", cases)
         if self.calls:
-            cases = [case for each in chosen for case in self._cases(*each, [TINY], self.dtypes[0])]
-            yield Calls(f"a call on {cells.dimensions(TINY)}, {self.dtypes[0]}", cases)
+            cases = [case for each in self.chosen for case in self._cases(*each, [TINY], dtypes[0])]
+            yield Calls(f"a call on {cells.dimensions(TINY)}, {dtypes[0]}", cases)
+        for name in self.networks:
+            usual = room_of(name).SHAPES
+            shapes = self.shapes or (usual[:1] if self.quick else usual)
+            for dtype in self.dtypes or networks.DTYPES:
+                cases = [NetworkCase(name, shape, getattr(torch, dtype), self.device, self.exports) for shape in shapes]
+                yield Networks(f"{name}, {dtype}", cases, resident=not self.quick)
 
     def _kinds(self, operator):
         """Those of its room that are wanted; one without a name where it has none."""
-        kinds = getattr(room_of(operator), "KINDS", ("",))
+        kinds = getattr(room_of(operator.name), "KINDS", ("",))
         return kinds if self.kinds is None else [kind for kind in kinds if kind in self.kinds]
 
     def _cases(self, operator, kind, shapes, dtype):
@@ -123,6 +160,9 @@ class Section:
     def clock(self, device):
         return clock_for(device)
 
+    def options(self):
+        return dict(patience=PATIENCE)
+
     def show(self, measured):
         table.show(self.title, cells.HEADER, cells.rows(measured), cells.TEXT_COLUMNS)
 
@@ -137,6 +177,21 @@ class Calls(Section):
         table.show(self.title, cells.CALLS_HEADER, cells.call_rows(measured), cells.CALLS_TEXT_COLUMNS)
 
 
+class Networks(Section):
+    """A network on pictures of several sizes."""
+
+    def __init__(self, title, cases, resident):
+        super().__init__(title, cases)
+        self.resident = resident
+
+    def options(self):
+        return dict(patience=NETWORK_PATIENCE, resident=self.resident)
+
+    def show(self, measured):
+        table.show(self.title, cells.NETWORK_HEADER, cells.network_rows(measured), cells.NETWORK_TEXT_COLUMNS)
+        print("\n".join(cells.limits(measured)), end="\n\n", flush=True)
+
+
 def _measure(section, plan, measured):
     """Measure the cases of a section and show them; those that were done, where it is interrupted."""
     done = []
@@ -144,14 +199,16 @@ def _measure(section, plan, measured):
     try:
         for number, case in enumerate(section.cases, 1):
             _say(f"{section.title}: {number} of {len(section.cases)}")
-            done += _measured(case, plan, clock)
+            done += _measured(case, plan, clock, section.options())
     finally:
         _say("")
         measured += done
         if done:
             section.show(done)
         for note in cells.notes(done):
-            print(note, end="\n\n", flush=True)
+            if note not in plan.noted:
+                print(note, end="\n\n", flush=True)
+        plan.noted.update(cells.notes(done))
 
 
 def _say(text):
@@ -160,10 +217,10 @@ def _say(text):
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def _measured(case, plan, clock):
+def _measured(case, plan, clock, options):
     """A list of the measurement, empty where it does not fit into memory."""
     try:
-        return [measure(case, plan.layouts, plan.rivals, plan.rounds, clock=clock)]
+        return [measure(case, plan.layouts, plan.rivals(case), plan.rounds, clock=clock, **options)]
     except RuntimeError as error:  # torch has a type of its own for this on a GPU only.
         if "allocate" not in str(error):
             raise
@@ -189,11 +246,12 @@ def _headline(device):
     return f"{where}; fastnorm {versions['fastnorm']}{commit}, torch {versions['torch']}"
 
 
-def _operator(name):
-    if name in OPERATORS:
-        return OPERATORS[name]
-    near = difflib.get_close_matches(name, OPERATORS, cutoff=0.4) or OPERATORS
-    raise argparse.ArgumentTypeError(f"there is no operator {name!r}; there is {', '.join(near)}")
+def _subject(name):
+    names = [*OPERATORS, *NETWORKS]
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, cutoff=0.4) or names
+    raise argparse.ArgumentTypeError(f"there is no operator or network {name!r}; there is {', '.join(near)}")
 
 
 def _shape(text):

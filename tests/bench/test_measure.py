@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fastnorm.bench.clock import Contender, Timing
-from fastnorm.bench.contenders import FASTNORM, LAYOUTS, Case, Stage, error, layouts_of
+from fastnorm.bench.contenders import FASTNORM, LAYOUTS, Case, Error, Stage, error, layouts_of
 from fastnorm.bench.measure import Entry, Measurement, measure, peak_bytes
 from fastnorm.ops import OPERATORS, backends
 
@@ -126,9 +126,9 @@ def test_a_wrong_fastnorm_has_no_numbers(monkeypatch):
 
 def test_error_is_relative_to_the_largest_number_of_each_result():
     exact = [torch.tensor([100.0, -200.0]).double(), torch.tensor([1.0]).double()]
-    assert error([torch.tensor([101.0, -200.0]), torch.tensor([1.0])], exact) == pytest.approx(1 / 200)
-    assert error([torch.tensor([100.0, -200.0]), torch.tensor([1.5])], exact) == pytest.approx(0.5)
-    assert error([torch.tensor([100.0]), torch.tensor([1.0])], exact) == math.inf
+    assert error([torch.tensor([101.0, -200.0]), torch.tensor([1.0])], exact) == Error(1.0, 0.5, 1 / 200)
+    assert error([torch.tensor([100.0, -200.0]), torch.tensor([1.5])], exact) == Error(0.5, 0.5, 0.5)
+    assert error([torch.tensor([100.0]), torch.tensor([1.0])], exact) == Error(math.inf, math.inf, math.inf)
     with pytest.raises(ValueError):
         error([torch.tensor([100.0, -200.0])], exact)
 
@@ -189,7 +189,7 @@ def measured():
 def test_copies_limit_and_ratios():
     found = measured()
     assert found.layouts == ["nchw", "channels_last"]
-    assert found.bandwidth == pytest.approx(2 * 64 * 512 * 512 * 4 / 2e-3)
+    assert found.rate == pytest.approx(2 * 64 * 512 * 512 * 4 / 2e-3)
     assert found.copies("nchw") == pytest.approx(1.5)
     assert found.of_limit("nchw") == pytest.approx(2 / 3)
     assert found.of_limit("channels_last") == pytest.approx(1 / 2)
