@@ -93,24 +93,37 @@ IN_PLACE inline void convolve_tile(
     unrolled<columns>([&](int i) IN_PLACE { tile[c][i] = sums[i / vectors].at(first).begin(c, i % vectors); });
   });
   const int64_t in_piece = taps.count * source.in_channels <= piece ? source.in_channels : larger(1, piece / taps.count);
+  int64_t piece_end = smaller(in_piece, source.in_channels);
   for (int64_t i = 0; i < source.in_channels; ++i) {
-    if (i % in_piece == 0 && i > 0) {
+    if (i == piece_end) {
+      const bool begins = piece_end == in_piece;
       unrolled<channels>([&](int c) IN_PLACE {
         unrolled<columns>([&](int j) IN_PLACE {
-          pieces[c][j] = i == in_piece ? tile[c][j] : pieces[c][j] + tile[c][j];
+          pieces[c][j] = begins ? tile[c][j] : pieces[c][j] + tile[c][j];
           tile[c][j] = Vector<W>{};
         });
       });
+      piece_end += in_piece;
     }
     for (int64_t t = 0; t < taps.count; ++t) {
       const W* x = source.rows + i * source.channel_stride + taps.taps[t].offset + first * lanes<W>;
       const W* weight = weights + (i * kernel + taps.taps[t].tap) * channels;
-      Vector<W> pixels[columns];
-      unrolled<columns>([&](int i) IN_PLACE { pixels[i] = load(x + i / vectors * source.next + i % vectors * lanes<W>); });
-      unrolled<channels>([&](int c) IN_PLACE {
-        const Vector<W> w = broadcast(weight[c]);
-        unrolled<columns>([&](int i) IN_PLACE { tile[c][i] += pixels[i] * w; });
-      });
+      if constexpr (rows == 1) {
+        Vector<W> pixels[vectors];
+        unrolled<vectors>([&](int v) IN_PLACE { pixels[v] = load(x + v * lanes<W>); });
+        unrolled<channels>([&](int c) IN_PLACE {
+          const Vector<W> w = broadcast(weight[c]);
+          unrolled<vectors>([&](int v) IN_PLACE { tile[c][v] += pixels[v] * w; });
+        });
+      } else {
+        // Few channels: their weights stay, and pixels pass. Both rows' pixels would not fit beside the tile.
+        Vector<W> w[channels];
+        unrolled<channels>([&](int c) IN_PLACE { w[c] = broadcast(weight[c]); });
+        unrolled<columns>([&](int i) IN_PLACE {
+          const Vector<W> pixels = in_register(load(x + i / vectors * source.next + i % vectors * lanes<W>));
+          unrolled<channels>([&](int c) IN_PLACE { tile[c][i] += pixels * w[c]; });
+        });
+      }
     }
   }
   const bool one = source.in_channels <= in_piece;
@@ -161,7 +174,8 @@ class Convolver {
         columns_(conv_.kernel[2]),
         first_column_(phases_ + 1),
         taps_(schedule_.taps() * conv_.kernel[2]),
-        next_(schedule_.rows()) {
+        next_(schedule_.rows()),
+        shared_weights_(shares_weights() ? conv_.groups * block_.out * block_.in * kernel_size(conv_) : 0) {
     find_columns();
     find_taps();
     find_next();
@@ -174,6 +188,7 @@ class Convolver {
   template <class Before>
   void run(const Before& before) const {
     const int64_t segments = schedule_.segments();
+    if (shares_weights()) pack_shared();
     if (pass_.statistics) pass_.statistics->begin(conv_.samples * pass_.out_channels(), schedule_.chunks());
     const int64_t tasks = conv_.samples * block_.blocks * block_.out_parts * segments;
     const int64_t work = schedule_.rows() * sum_pitch_ * block_.outs / segments;
@@ -213,7 +228,7 @@ class Convolver {
           rows(of.shape_, of.block_.ins, of.schedule_.slots()),
           sums((of.finishes_tiles() ? 8 : of.block_.outs) * sum_stride),
           weights(
-              (of.keeps_weights() ? of.block_.outs : 8) * smaller(of.block_.ins, of.block_.in) * kernel_size(of.conv_)),
+              of.shares_weights() ? 0 : of.weights_kept() * smaller(of.block_.ins, of.block_.in) * kernel_size(of.conv_)),
           bias(of.block_.outs),
           line(of.sum_pitch_ + 2 * lanes<W>) {}
   };
@@ -279,7 +294,7 @@ class Convolver {
     const Plane<T> result = planes_of(
         conv_, pass_.result, pass_.result_size(), pass_.out_channels(), work.sample, work.group * block_.out + work.out);
     read_bias(work, space.bias.get());
-    if (keeps_weights()) pack_all(work, space);
+    if (keeps_weights()) pack_kept(work, space);
     for (int64_t chunk = chunks.first; chunk < chunks.last; ++chunk) {
       for (int64_t part = 0; part < block_.in_parts(); ++part) {
         const int64_t in = part * block_.ins;
@@ -287,9 +302,7 @@ class Convolver {
         bring(space.rows, work, work.group * block_.in + in, work.groups * ins, chunk);
         for (int64_t g = 0; g < work.groups; ++g)
           for_each_tile(0, work.outs, [&](int64_t out, auto tile) {
-            W* weights = space.weights.get();
-            if (keeps_weights()) weights += out * ins * kernel_size(conv_);
-            else pack<tile>(work.sample, work.group + g, work.out + out, in, ins, weights);
+            const W* weights = weights_of<tile>(work, work.group + g, out, in, ins, space);
             const W* rows = space.rows.channel(g * ins);
             const int64_t channel = g * work.outs + out;
             if (writes_directly()) convolve_and_write<tile>(rows, ins, weights, chunk, result, channel, space);
@@ -431,12 +444,34 @@ class Convolver {
     for (int64_t i = loads.first; i < loads.last; ++i) cache.bring(source, channels, schedule_.load(i), entering, ahead);
   }
 
-  // Whether a task packs the filters of all its outputs at once; the next task may need the same.
-  bool keeps_weights() const { return block_.groups == 1 && block_.in_parts() == 1; }
+  // Filters are packed once, where all tasks share them; else by each task, all of its outputs' or tile by tile.
+  bool shares_weights() const { return block_.groups == 1 && (!pass_.filters.sample_stride || conv_.samples == 1); }
+  bool keeps_weights() const { return !shares_weights() && block_.groups == 1 && block_.in_parts() == 1; }
+  int64_t weights_kept() const { return keeps_weights() ? block_.outs : 8; }
 
-  void pack_all(const Part& work, Workspace& space) const {
-    const int64_t sample = pass_.filters.sample_stride ? work.sample : 0;
-    const int64_t filters = (sample * conv_.groups + work.group) * block_.out + work.out;
+  template <int channels>
+  const W* weights_of(
+      const Part& work, int64_t group, int64_t out, int64_t in, int64_t ins, const Workspace& space) const {
+    const int64_t filter = block_.in * kernel_size(conv_);
+    if (shares_weights())
+      return shared_weights_.get() + (group * block_.out + work.out + out) * filter + in * kernel_size(conv_) * channels;
+    if (keeps_weights()) return space.weights.get() + out * filter;
+    pack<channels>(work.sample, group, work.out + out, in, ins, space.weights.get());
+    return space.weights.get();
+  }
+
+  void pack_shared() const {
+    const int64_t tiles = ceil_div(block_.out, 8), filter = block_.in * kernel_size(conv_);
+    parallel(pass_.threads, conv_.groups * tiles, 8 * filter, [&](int64_t task) {
+      const int64_t group = task / tiles, first = task % tiles * 8;
+      for_each_tile(first, smaller(first + 8, block_.out), [&](int64_t out, auto tile) {
+        pack<tile>(0, group, out, 0, block_.in, shared_weights_.get() + (group * block_.out + out) * filter);
+      });
+    });
+  }
+
+  void pack_kept(const Part& work, Workspace& space) const {
+    const int64_t filters = (work.sample * conv_.groups + work.group) * block_.out + work.out;
     if (space.packed == filters) return;
     space.packed = filters;
     for_each_tile(0, work.outs, [&](int64_t out, auto tile) {
@@ -527,6 +562,7 @@ class Convolver {
   Buffer<int64_t> first_column_;
   Buffer<ColumnTap> taps_;
   Buffer<int64_t> next_;
+  Buffer<W> shared_weights_;
 };
 
 }  // namespace fastnorm::FASTNORM_ISA
