@@ -37,14 +37,18 @@ X86_ISAS = {
     "avx512": "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c -mprefer-vector-width=512",
     "avx2": "-mavx2 -mfma -mf16c",
 }
-CPU_KERNELS = ("instance_stats", "scale_shift", "instance_norm", "layer_instance_norm", "dynamic_conv2d", "table")
+CPU_KERNELS = (
+    "instance_stats", "scale_shift", "instance_norm", "layer_instance_norm", "dynamic_conv2d", "upsample_pad2d", "table",
+)  # fmt: skip
 # GCC 12 warns of its own intrinsics: they start from undefined registers.
 CXX_FLAGS = (
     "-std=c++17 -O2 -fPIC -fvisibility=hidden -ffp-contract=fast -fno-math-errno"
     " -Wall -Wno-psabi -Wno-uninitialized -Wno-maybe-uninitialized"
 ).split()
 
-CUDA_KERNELS = ("instance_stats", "scale_shift", "instance_norm", "layer_instance_norm", "dynamic_conv2d")
+CUDA_KERNELS = (
+    "instance_stats", "scale_shift", "instance_norm", "layer_instance_norm", "dynamic_conv2d", "upsample_pad2d",
+)  # fmt: skip
 CUDA_BINDINGS = ("cuda", "current_stream")
 CUDA_TARGETS = ("80", "90", "100", "120")
 # What fastnorm/ops/backends.py asks the library before it trusts it with a GPU.

@@ -10,8 +10,10 @@ from . import (
     instance_stats,
     layer_instance_norm,
     modulated_conv2d,
+    reflection_pad,
     scale_shift,
     spatially_adaptive_norm,
+    upsample_pad2d,
 )
 
 OPERATORS = {
@@ -28,5 +30,7 @@ OPERATORS = {
         dynamic_instance_norm,
         adaconv2d,
         modulated_conv2d,
+        upsample_pad2d,
+        reflection_pad,
     )
 }
