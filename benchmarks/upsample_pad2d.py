@@ -2,8 +2,8 @@
 
 Learned on an AVX-512 Xeon:
 - The bytes of the output are nearly all: a source row is upsampled in L1 once, and stored to each row that it becomes.
-- Rows of an odd length begin anywhere. Stores on the boundaries of lines, whose ends overlap, took two thirds of the time
-  of stores from where the row begins.
+- Short rows that go past the caches are the worst: 512 planes of 64x64 take 2.8 ms in NCHW, 1.7 in channels_last (one
+  core). Each row ends amid a line. Putting rows together in L1 first, or asking for source rows ahead, gained nothing.
 """
 
 import torch.nn.functional as F

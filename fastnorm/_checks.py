@@ -237,6 +237,8 @@ def check_upsampling(
 
 
 def check_sizes(function: str, name: str, value, dims: int, least: int, words: str = "") -> None:
+    if type(value) is int and value >= least:
+        return
     values = value if isinstance(value, (tuple, list)) else (value,)
     integers = all(isinstance(number, _INTEGERS) and not isinstance(number, bool) for number in values)
     if not integers or len(values) != (dims if isinstance(value, (tuple, list)) else 1) or any(v < least for v in values):
