@@ -192,7 +192,8 @@ void upsample_and_pad(const UpsamplePad2d& call, const Threads& threads) {
   for (int64_t i = 0; i < front.size() + back.size(); ++i)
     beyond.get()[i] = cut.width.source_of(i < front.size() ? i : back.first + i - front.size());
 
-  cut.each(threads, cut.depth.padded * cut.height.padded, cut.upsampled_piece(), [&](int64_t plane, int64_t index, const Span& rows) {
+  const int64_t all_rows = cut.depth.padded * cut.height.padded;
+  cut.each(threads, all_rows, cut.upsampled_piece(), [&](int64_t plane, int64_t index, const Span& rows) {
     // Copies that no store can reach: they stay in registers.
     const Line depth = cut.depth, height = cut.height, width = cut.width;
     const int64_t pixel = cut.pixel, source_row = width.source * pixel, padded_row = width.padded * pixel;
@@ -345,7 +346,8 @@ void sum_of_readers(const UpsamplePad2dBackward& call, const Threads& threads) {
           for (const Span& high : lines.spans)
             for (int64_t y = high.first; y < high.last; ++y) {
               if (count == 4) add_waiting();
-              waiting[count++] = static_cast<const T*>(call.grad) + ((plane * depth.padded + z) * height.padded + y) * padded_row;
+              const int64_t padded_index = (plane * depth.padded + z) * height.padded + y;
+              waiting[count++] = static_cast<const T*>(call.grad) + padded_index * padded_row;
             }
       if (count) add_waiting();
       add_upsampled(sums, piece.size(), width.scale, pixel);
