@@ -38,7 +38,8 @@ X86_ISAS = {
     "avx2": "-mavx2 -mfma -mf16c",
 }
 CPU_KERNELS = (
-    "instance_stats", "scale_shift", "instance_norm", "layer_instance_norm", "norm_conv2d", "dynamic_conv2d", "table",
+    "instance_stats", "scale_shift", "instance_norm", "layer_instance_norm", "norm_conv2d", "dynamic_conv2d", "upsample_pad2d",
+    "table",
 )  # fmt: skip
 # GCC 12 warns of its own intrinsics: they start from undefined registers.
 CXX_FLAGS = (
@@ -46,7 +47,9 @@ CXX_FLAGS = (
     " -Wall -Wno-psabi -Wno-uninitialized -Wno-maybe-uninitialized"
 ).split()
 
-CUDA_KERNELS = ("instance_stats", "scale_shift", "instance_norm", "layer_instance_norm", "dynamic_conv2d")
+CUDA_KERNELS = (
+    "instance_stats", "scale_shift", "instance_norm", "layer_instance_norm", "dynamic_conv2d", "upsample_pad2d",
+)  # fmt: skip
 CUDA_BINDINGS = ("cuda", "current_stream")
 CUDA_TARGETS = ("80", "90", "100", "120")
 # What fastnorm/ops/backends.py asks the library before it trusts it with a GPU.

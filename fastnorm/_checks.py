@@ -5,12 +5,13 @@ A call on a small map costs about 10 us in all, so a check is a few comparisons,
 
 import numbers
 from math import inf
+from operator import mul
 
 import torch
 from torch import Tensor
 
 from .ops._activation import ACTIVATIONS, CODES
-from .ops._window import PADDING_MODES, both_sides, per_dimension
+from .ops._window import PADDING_MODES, both_sides, from_last, per_dimension
 from .ops.instance_stats import EPS_MODES, plane_size
 
 _FLOATS = {torch.float32, torch.float64, torch.bfloat16, torch.float16}
@@ -207,23 +208,15 @@ def check_window(
     if scale_factor is not None:
         size = tuple(length * factor for length, factor in zip(size, scale_factor))
     kernel = tuple(weight.shape[-len(size) :])
-    if not isinstance(padding_mode, str) or padding_mode not in PADDING_MODES:
-        raise ValueError(f"{function}: padding_mode: expected {_one_of(PADDING_MODES)}, got {padding_mode!r}")
+    check_padding_mode(function, padding_mode)
     check_sizes(function, "stride", stride, len(size), 1)
     check_sizes(function, "dilation", dilation, len(size), 1)
     if not (isinstance(padding, str) and padding in ("same", "valid")):
         check_sizes(function, "padding", padding, len(size), 0, "'same', 'valid', ")
     dilation = per_dimension(dilation, len(size))
     around = both_sides(padding, kernel, dilation)
-    most = {"reflect": -1, "circular": 0}.get(padding_mode)
-    for dim, (length, width, step) in enumerate(zip(size, kernel, dilation)):
-        before, after = around[2 * dim : 2 * dim + 2]
-        if most is not None and (before > length + most or after > length + most):
-            limit = "smaller than" if most else "no larger than"
-            raise ValueError(
-                f"{function}: padding: {padding_mode} padding must be {limit} the input, {size}, got {padding!r}"
-                + (f" of a kernel of {kernel}" if padding == "same" else "")
-            )
+    check_border(function, around, padding_mode, size, padding, kernel)
+    for length, before, after, width, step in zip(size, around[::2], around[1::2], kernel, dilation):
         if step * (width - 1) + 1 > length + before + after:
             raise ValueError(
                 f"{function}: weight: expected a kernel that fits into the padded input,"
@@ -232,7 +225,42 @@ def check_window(
             )
 
 
+def check_padding_mode(function: str, padding_mode: str) -> None:
+    if not isinstance(padding_mode, str) or padding_mode not in PADDING_MODES:
+        raise ValueError(f"{function}: padding_mode: expected {_one_of(PADDING_MODES)}, got {padding_mode!r}")
+
+
+def check_border(
+    function: str, around, padding_mode: str, size: tuple[int, ...], padding, kernel=None, padded: str = "input"
+) -> None:
+    """What lies beyond a border must be inside the other one: `around` before and after each dimension of `size`."""
+    most = {"reflect": -1, "circular": 0}.get(padding_mode)
+    if most is None:
+        return
+    for length, before, after in zip(size, around[::2], around[1::2]):
+        if before > length + most or after > length + most:
+            limit = "smaller than" if most else "no larger than"
+            raise ValueError(
+                f"{function}: padding: {padding_mode} padding must be {limit} the {padded}, {size}, got {padding!r}"
+                + (f" of a kernel of {kernel}" if padding == "same" else "")
+            )
+
+
+def check_upsampling(
+    function: str, input: Tensor, scale_factor, padding, padding_mode: str, padded: str = "upsampled input"
+) -> None:
+    """Whole factors, and padding in torch's order; `padded` is what the caller knows the upsampled map by."""
+    dims = input.dim() - 2
+    check_sizes(function, "scale_factor", scale_factor, dims, 1)
+    check_sizes(function, "padding", padding, 2 * dims, 0)
+    check_padding_mode(function, padding_mode)
+    size = tuple(map(mul, _plane(input), per_dimension(scale_factor, dims)))
+    check_border(function, from_last(padding, dims), padding_mode, size, padding, padded=padded)
+
+
 def check_sizes(function: str, name: str, value, dims: int, least: int, words: str = "") -> None:
+    if type(value) is int and value >= least:
+        return
     values = value if isinstance(value, (tuple, list)) else (value,)
     integers = all(isinstance(number, _INTEGERS) and not isinstance(number, bool) for number in values)
     if not integers or len(values) != (dims if isinstance(value, (tuple, list)) else 1) or any(v < least for v in values):

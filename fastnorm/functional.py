@@ -31,6 +31,7 @@ from ._checks import (
     check_statistics_settings,
     check_styles,
     check_tensor,
+    check_upsampling,
     check_window,
 )
 from .ops import backends
@@ -591,6 +592,46 @@ def norm_conv2d(
         scale_factor=scale_factor, output_activation=output_activation, output_negative_slope=output_negative_slope,
         return_stats=return_stats, eps=eps, correction=correction, eps_mode=eps_mode, return_entered=return_entered,
     )  # fmt: skip
+
+
+def upsample_pad2d(
+    input: Tensor,
+    scale_factor: int | tuple[int, int] = 2,
+    padding: int | tuple[int, int, int, int] = 1,
+    padding_mode: str = "reflect",
+) -> Tensor:
+    """Nearest upsampling by whole factors, and padding, in one pass.
+
+        pad(interpolate(input, scale_factor, mode="nearest"), padding, padding_mode)
+
+    Args:
+        input: (N, C, H, W).
+        scale_factor: 1 or more, of both sides or of (height, width).
+        padding: 0 or more, of all sides or of (left, right, top, bottom) as torch.nn.ReflectionPad2d has it; less than the
+            upsampled map where it is reflected, no more than it where it is circular.
+        padding_mode: "reflect", "replicate", "zeros" or "circular".
+
+    Returns:
+        (N, C, scale * H + top + bottom, scale * W + left + right).
+    """
+    check_channels("upsample_pad2d", input, 2)
+    check_upsampling("upsample_pad2d", input, scale_factor, padding, padding_mode)
+    return _run(ops.upsample_pad2d)(input, scale_factor, padding, padding_mode)
+
+
+def reflection_pad(input: Tensor, padding: int | tuple[int, ...]) -> Tensor:
+    """torch.nn.functional.pad(input, padding, "reflect"), with the same gradient from every run on a GPU, too.
+
+    Args:
+        input: (N, C, L), (N, C, H, W) or (N, C, D, H, W).
+        padding: 0 or more and less than the map, of all sides or in torch's order: (left, right), then (top, bottom), then
+            (front, back).
+    """
+    check_map("reflection_pad", input)
+    if input.dim() > 5:
+        raise ValueError(f"reflection_pad: input: expected one to three spatial dimensions, got {tuple(input.shape)}")
+    check_upsampling("reflection_pad", input, 1, padding, "reflect", "input")
+    return _run(ops.reflection_pad)(input, padding)
 
 
 def _run(room):

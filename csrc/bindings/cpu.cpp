@@ -37,6 +37,10 @@ struct Cpu {
   static void run(const char*, const Tensor&, const DynamicConv2dBackward& args) {
     kernels().dynamic_conv2d_backward(args, torch_threads());
   }
+  static void run(const char*, const Tensor&, const UpsamplePad2d& args) { kernels().upsample_pad2d(args, torch_threads()); }
+  static void run(const char*, const Tensor&, const UpsamplePad2dBackward& args) {
+    kernels().upsample_pad2d_backward(args, torch_threads());
+  }
 };
 
 }  // namespace

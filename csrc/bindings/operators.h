@@ -11,6 +11,7 @@
 
 #include "convolved_map.h"
 #include "tensors.h"
+#include "upsampled_map.h"
 
 namespace fastnorm {
 
@@ -341,6 +342,26 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> norm_conv2d(
 }
 
 template <class Device>
+Tensor upsample_pad2d(Tensor input, Sizes scale, Sizes padding, int64_t padding_mode) {
+  const char* op = "upsample_pad2d";
+  const Map map(op, input);
+  const Upsampling shape = upsampling_of(op, map, scale, padding, padding_mode);
+  Tensor output = new_resized(map, shape.output);
+  Device::run(op, input, UpsamplePad2d{shape, data(map.tensor), out(output)});
+  return output;
+}
+
+template <class Device>
+Tensor upsample_pad2d_backward(Tensor grad, Sizes scale, Sizes padding, int64_t padding_mode) {
+  const char* op = "upsample_pad2d_backward";
+  const Map map(op, grad);
+  const Upsampling shape = upsampling_to(op, map, scale, padding, padding_mode);
+  Tensor grad_input = new_resized(map, shape.input);
+  Device::run(op, grad, UpsamplePad2dBackward{shape, data(map.tensor), out(grad_input)});
+  return grad_input;
+}
+
+template <class Device>
 void register_operators(torch::stable::detail::StableLibrary& library) {
   library.impl("instance_stats", TORCH_BOX(&instance_stats<Device>));
   library.impl("scale_shift", TORCH_BOX(&scale_shift<Device>));
@@ -353,6 +374,8 @@ void register_operators(torch::stable::detail::StableLibrary& library) {
   library.impl("dynamic_conv2d_backward", TORCH_BOX(&dynamic_conv2d_backward<Device>));
   library.impl("dynamic_instance_norm", TORCH_BOX(&dynamic_instance_norm<Device>));
   library.impl("dynamic_instance_norm_backward", TORCH_BOX(&dynamic_instance_norm_backward<Device>));
+  library.impl("upsample_pad2d", TORCH_BOX(&upsample_pad2d<Device>));
+  library.impl("upsample_pad2d_backward", TORCH_BOX(&upsample_pad2d_backward<Device>));
 }
 
 }  // namespace fastnorm

@@ -187,6 +187,28 @@ struct DynamicConv2dBackward {
   void *grad_input, *grad_weight, *grad_bias;
 };
 
+// Nearest upsampling, then padding: `output` is input * scale, and what lies before and behind it. Sizes as of a
+// convolution, and its borders.
+struct Upsampling {
+  Element element;
+  bool channels_last;
+  int64_t samples, channels;
+  int64_t input[3], output[3], scale[3], padding[3];
+  Border border;
+};
+
+struct UpsamplePad2d {
+  Upsampling shape;
+  const void* input;
+  void* output;
+};
+
+struct UpsamplePad2dBackward {
+  Upsampling shape;
+  const void* grad;
+  void* grad_input;
+};
+
 struct Kernels {
   const char* isa;
   void (*instance_stats)(const InstanceStats&, const Threads&);
@@ -199,6 +221,8 @@ struct Kernels {
   void (*norm_conv2d)(const NormConv2d&, const Threads&);
   void (*dynamic_conv2d)(const DynamicConv2d&, const Threads&);
   void (*dynamic_conv2d_backward)(const DynamicConv2dBackward&, const Threads&);
+  void (*upsample_pad2d)(const UpsamplePad2d&, const Threads&);
+  void (*upsample_pad2d_backward)(const UpsamplePad2dBackward&, const Threads&);
 };
 
 // The table in use: the best that this machine can run, unless `use_isa` chose another.

@@ -14,6 +14,8 @@ void layer_instance_norm_backward(const LayerInstanceNormBackward&, const Thread
 void norm_conv2d(const NormConv2d&, const Threads&);
 void dynamic_conv2d(const DynamicConv2d&, const Threads&);
 void dynamic_conv2d_backward(const DynamicConv2dBackward&, const Threads&);
+void upsample_pad2d(const UpsamplePad2d&, const Threads&);
+void upsample_pad2d_backward(const UpsamplePad2dBackward&, const Threads&);
 
 #define NAME_OF(isa) #isa
 #define NAME(isa) NAME_OF(isa)
@@ -31,6 +33,8 @@ const Kernels table = {
     norm_conv2d,
     dynamic_conv2d,
     dynamic_conv2d_backward,
+    upsample_pad2d,
+    upsample_pad2d_backward,
 };
 
 }  // namespace fastnorm::FASTNORM_ISA

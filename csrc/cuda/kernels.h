@@ -24,5 +24,7 @@ cudaError_t run(const LayerInstanceNorm&, const Queue&);
 cudaError_t run(const LayerInstanceNormBackward&, const Queue&);
 cudaError_t run(const DynamicConv2d&, const Queue&);
 cudaError_t run(const DynamicConv2dBackward&, const Queue&);
+cudaError_t run(const UpsamplePad2d&, const Queue&);
+cudaError_t run(const UpsamplePad2dBackward&, const Queue&);
 
 }  // namespace fastnorm::cuda

@@ -10,8 +10,10 @@ from .dynamic_conv import DynamicConv1d, DynamicConv2d, DynamicConv3d
 from .dynamic_instance_norm import DynamicFilter, DynamicInstanceNorm
 from .instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 from .layer_instance_norm import LayerInstanceNorm2d
+from .reflection_pad import ReflectionPad1d, ReflectionPad2d, ReflectionPad3d
 from .spatially_adaptive_dynamic_instance_norm import SpatiallyAdaptiveDynamicInstanceNorm
 from .spatially_adaptive_norm import SpatiallyAdaptiveNorm2d
+from .upsample_pad import UpsamplePad2d
 
 __all__ = [
     "AdaConv2d",
@@ -30,8 +32,12 @@ __all__ = [
     "InstanceNorm3d",
     "KernelPredictor",
     "LayerInstanceNorm2d",
+    "ReflectionPad1d",
+    "ReflectionPad2d",
+    "ReflectionPad3d",
     "SpatiallyAdaptiveDynamicInstanceNorm",
     "SpatiallyAdaptiveNorm2d",
+    "UpsamplePad2d",
 ]
 
 # `import fastnorm.nn.InstanceNorm2d` works as `from fastnorm.nn import InstanceNorm2d` does: import takes what is here.

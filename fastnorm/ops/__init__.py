@@ -11,9 +11,11 @@ from . import (
     layer_instance_norm,
     modulated_conv2d,
     norm_conv2d,
+    reflection_pad,
     scale_shift,
     spatially_adaptive_norm,
     upsample_conv2d,
+    upsample_pad2d,
 )
 
 OPERATORS = {
@@ -30,6 +32,8 @@ OPERATORS = {
         dynamic_instance_norm,
         adaconv2d,
         modulated_conv2d,
+        upsample_pad2d,
+        reflection_pad,
         upsample_conv2d,
         norm_conv2d,
     )

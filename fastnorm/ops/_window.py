@@ -27,6 +27,13 @@ def both_sides(padding, kernel, dilation):
     return [side for side in padding for _ in range(2)]
 
 
+def from_last(padding, dims):
+    """Padding before and after in each dimension, of one number for all, or as F.pad has it: the last dimension first."""
+    if isinstance(padding, (int, torch.SymInt)):
+        return [padding] * (2 * dims)
+    return [side for dim in reversed(range(dims)) for side in padding[2 * dim : 2 * dim + 2]]
+
+
 def output_size(size, kernel, stride, padding, dilation):
     """As of every convolution."""
     around = [before + after for before, after in zip(padding[::2], padding[1::2])]

@@ -35,6 +35,8 @@ _TRITON = {
     "dynamic_conv2d_backward": ("dynamic_conv2d", "backward"),
     "dynamic_instance_norm": ("dynamic_instance_norm", "forward"),
     "dynamic_instance_norm_backward": ("dynamic_instance_norm", "backward"),
+    "upsample_pad2d": ("upsample_pad2d", "forward"),
+    "upsample_pad2d_backward": ("upsample_pad2d", "backward"),
 }
 
 _PACKAGE = __package__.rpartition(".")[0]

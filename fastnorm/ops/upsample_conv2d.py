@@ -23,7 +23,7 @@ from . import dynamic_conv2d, upsample_pad2d
 from ._layout import memory_format, widen
 from ._library import differentiable
 from ._operator import Operator, Sample
-from ._window import PADDING_MODES, REFLECT, REPLICATE, ZEROS, both_sides, output_size, pad, per_dimension, unpad
+from ._window import PADDING_MODES, REFLECT, REPLICATE, ZEROS, both_sides, output_size, pad, per_dimension
 from .dynamic_conv2d import some_groups, some_kernel
 
 
@@ -222,7 +222,8 @@ def _differentiate(ctx, grad):
     scale_factor, padding, groups, border = ctx.settings
     need_input, need_filters, need_bias = ctx.needs_input_grad[:3]
     ones, spatial = [1] * len(scale_factor), tuple(range(3, filters.dim()))
-    around = _in_elements(scale_factor, padding)
+    # No element that lies between two others, before the border, meets anything.
+    around = [side // f if index % 2 == 0 else -(-side // f) for index, side in enumerate(padding) for f in [scale_factor[index // 2]]]
     # What position j of the padded map meets begins at f * (j - around) + padding - (K - 1) of the output.
     sides = [
         side
@@ -238,7 +239,7 @@ def _differentiate(ctx, grad):
     if need_input:
         shared = turned.to(grad.dtype).expand(grad.shape[0], *turned.shape[1:])
         grad_padded = dynamic_conv2d.forward(grad, shared, None, *step)
-        grad_input = unpad(grad_padded, input.shape[2:], around, border)
+        grad_input = upsample_pad2d.backward(grad_padded, ones, around, border)
     if need_filters:
         padded = upsample_pad2d.forward(input, ones, around, border)
         shared = turned.to(grad.dtype).expand(grad.shape[0], *turned.shape[1:])

@@ -66,7 +66,7 @@ def test_a_cuda_graph_can_be_replayed_on_other_numbers(call, layout):
 
 
 @every_layout
-@pytest.mark.parametrize("name", ["instance_stats", "scale_shift", "instance_norm"])
+@pytest.mark.parametrize("name", ["instance_stats", "scale_shift", "instance_norm", "reflection_pad"])
 def test_more_elements_than_32_bits_count(name, layout):
     shape = (1, 33, 8192, 8192)  # The last plane begins at 2^31 elements.
     if torch.cuda.mem_get_info()[0] < 40 * 2**30:

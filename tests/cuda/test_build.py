@@ -26,8 +26,8 @@ def resources(report):
 def assert_nothing_spills(reports, targets):
     found = [kernel for report in reports for kernel in resources(report)]
     # 10 forms of three kernels, 6 of the two that hold planes, four that merge parts, and four that blend planes; 4 of the
-    # four kernels of a convolution, 36 by tiles.
-    assert len(found) == 102 * targets
+    # four kernels of a convolution, 36 by tiles; 12 forms of an upsampling, 16 of its reverse.
+    assert len(found) == 130 * targets
     assert [kernel for kernel in found if kernel[2]] == []
     # Blocks of 512 threads leave each 128 registers; one thread fewer and they would not start.
     assert all(registers <= 128 for name, registers, _ in found if "of_planes" in name or "stats_of_chunks" in name)

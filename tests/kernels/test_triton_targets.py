@@ -29,6 +29,7 @@ from fastnorm.kernels import (
     instance_stats,
     layer_instance_norm,
     scale_shift,
+    upsample_pad2d,
 )
 from fastnorm.ops._activation import CODES
 from fastnorm.ops._window import PADDING_MODES
@@ -154,6 +155,17 @@ def convolution(shape, channels, kernel, groups, dtype, layout, mode="reflect", 
     return call
 
 
+def upsampling(shape, scale, padding, dtype, layout, mode):
+    """Forward and backward."""
+
+    def call():
+        settings = [scale] * (len(shape) - 2), [padding] * (2 * len(shape) - 4), PADDING_MODES[mode]
+        output = upsample_pad2d.forward(make(shape, dtype, layout), *settings)
+        upsample_pad2d.backward(output, *settings)
+
+    return call
+
+
 NCHW, LAST = torch.contiguous_format, torch.channels_last
 F64, F32, BF16, F16 = torch.float64, torch.float32, torch.bfloat16, torch.float16
 LARGE, MEDIUM, SMALL = (1, 64, 512, 512), (8, 256, 64, 64), (8, 512, 16, 16)
@@ -192,6 +204,10 @@ CASES = {
     "dense, float32": convolution((4, 64, 128, 128), 64, (3, 3), 1, F32, NCHW),
     "statistics, split": statistics(LARGE, BF16, NCHW),
     "statistics, whole": statistics(MEDIUM, F32, NCHW),
+    "upsampling": upsampling(MEDIUM, 2, 1, F32, NCHW, "reflect"),
+    "upsampling, channels last": upsampling(MEDIUM, 2, 1, BF16, LAST, "circular"),
+    "padding, volume": upsampling((1, 8, 16, 32, 32), 1, 3, F16, NCHW, "replicate"),
+    "upsampling, float64": upsampling((2, 3, 33, 31), 3, 2, F64, NCHW, "zeros"),
 }
 
 

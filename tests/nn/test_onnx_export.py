@@ -1,4 +1,4 @@
-"""Modules of dynamic convolution in ONNX: one file for any batch and any size, with the same numbers in ONNX Runtime."""
+"""Modules of dynamic convolution and of padding in ONNX: one file for any batch and any size, with the same numbers in ONNX Runtime."""
 
 import warnings
 
@@ -76,6 +76,24 @@ class Variants(torch.nn.Module):
         return *Stylised.inputs(n, content_size, style_size), torch.randint(0, 2, (n, *style_size))
 
 
+class Padded(torch.nn.Module):
+    """Upsampled and padded by each rule."""
+
+    dimensions = dict(content=dict(n=0, h=2, w=3))
+
+    def __init__(self):
+        super().__init__()
+        modes = torch.nn.Sequential(*(nn.UpsamplePad2d((2, 1), 1, mode) for mode in ("replicate", "zeros", "circular")))
+        self.layers = torch.nn.Sequential(nn.UpsamplePad2d(), nn.ReflectionPad2d((0, 1, 2, 3)), modes)
+
+    def forward(self, content):
+        return self.layers(content)
+
+    @staticmethod
+    def inputs(n, content_size, style_size):
+        return (torch.randn(n, 4, *content_size),)
+
+
 def by_export(model, inputs, file):
     """torch's exporter of today, which finds the references by itself."""
     pytest.importorskip("onnxscript", reason="pip install onnx onnxscript onnxruntime")
@@ -103,9 +121,11 @@ def by_trace(model, inputs, file):
     [
         (Stylised, by_export),
         (ByFilter, by_export),
+        (Padded, by_export),
         pytest.param(Variants, by_export, marks=pytest.mark.long),
         (Stylised, by_trace),
         (ByFilter, by_trace),
+        (Padded, by_trace),
         (Variants, by_trace),
     ],
     ids=lambda value: value.__name__,
