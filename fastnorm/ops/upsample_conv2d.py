@@ -172,11 +172,13 @@ def _with_rims(input, weight, bias, scale_factor, padding, groups, rims):
     around = [side - rim for side, rim in zip(padding, rims)]
     output = forward(input, weight, bias, scale_factor, ones, around, ones, groups, REFLECT)
     for dim in reversed(range(len(ones))):
-        for side in (2 * dim, 2 * dim + 1):
-            if rims[side]:
-                around[side], around[side ^ 1] = padding[side], 0
-                strip = _strip(input, weight, bias, scale_factor, around, groups, dim, side % 2, rims[side])
-                output = torch.cat([output, strip] if side % 2 else [strip, output], dim + 2)
+        for last in (0, 1):
+            count = rims[2 * dim + last]
+            if count:
+                sides = [*around]
+                sides[2 * dim + last], sides[2 * dim + 1 - last] = padding[2 * dim + last], 0
+                strip = _strip(input, weight, bias, scale_factor, sides, groups, dim, last, count)
+                output = torch.cat([output, strip] if last else [strip, output], dim + 2)
         around[2 * dim : 2 * dim + 2] = padding[2 * dim : 2 * dim + 2]
     return output
 
