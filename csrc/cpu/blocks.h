@@ -48,13 +48,4 @@ struct Blocks {
   int64_t in_parts() const { return groups > 1 ? 1 : larger(1, ceil_div(in, ins)); }
 };
 
-// The planes of a sample from a channel on.
-template <class E>
-inline Plane<E> planes_of(
-    const Convolution& conv, E* map, const int64_t* size, int64_t channels, int64_t sample, int64_t channel) {
-  const int64_t rows = size[0] * size[1];
-  const int64_t first = conv.channels_last ? channel : channel * rows * size[2];
-  return {map + sample * channels * rows * size[2] + first, channels, rows, size[2], conv.channels_last};
-}
-
 }  // namespace fastnorm::FASTNORM_ISA

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <cstring>
 #include <type_traits>
 
 #include "blocks.h"
@@ -299,7 +300,8 @@ class Convolver {
       for (int64_t part = 0; part < block_.in_parts(); ++part) {
         const int64_t in = part * block_.ins;
         const int64_t ins = block_.groups > 1 ? block_.in : smaller(block_.ins, block_.in - in);
-        bring(space.rows, work, work.group * block_.in + in, work.groups * ins, chunk);
+        bring_rows(
+            space.rows, pass_, schedule_, work.sample, work.group * block_.in + in, work.groups * ins, work.out == 0, chunk);
         for (int64_t g = 0; g < work.groups; ++g)
           for_each_tile(0, work.outs, [&](int64_t out, auto tile) {
             const W* weights = weights_of<tile>(work, work.group + g, out, in, ins, space);
@@ -428,22 +430,6 @@ class Convolver {
     for (int64_t c = 0; c < work.groups * work.outs; ++c) bias[c] = pass_.bias_of(first + c);
   }
 
-  void bring(RowCache<W>& cache, const Part& work, int64_t channel, int64_t channels, int64_t chunk) const {
-    const int64_t all = pass_.in_channels();
-    const auto planes = [&](auto* map) {
-      return planes_of(conv_, map, pass_.source_size(), all, work.sample, channel);
-    };
-    const Plane<const T> source = planes(pass_.source);
-    Entering<T> entering = {pass_.norm + (work.sample * all + channel), pass_.activation};
-    if (pass_.residual) entering.residual = planes(pass_.residual);
-    if (pass_.entered && work.out == 0) entering.entered = planes(pass_.entered);
-    // What is next: other channels, or the rows of the next chunk.
-    const int64_t rows_of_chunk = schedule_.largest_chunk() * (pass_.forward ? conv_.stride[1] : 1) / conv_.input_dilation[1];
-    const int64_t ahead = (channels == all ? rows_of_chunk : channels * source.rows) * source.length;
-    const auto loads = schedule_.loads_of(chunk);
-    for (int64_t i = loads.first; i < loads.last; ++i) cache.bring(source, channels, schedule_.load(i), entering, ahead);
-  }
-
   // Filters are packed once, where all tasks share them; else by each task, all of its outputs' or tile by tile.
   bool shares_weights() const { return block_.groups == 1 && (!pass_.filters.sample_stride || conv_.samples == 1); }
   bool keeps_weights() const { return !shares_weights() && block_.groups == 1 && block_.in_parts() == 1; }
@@ -512,23 +498,25 @@ class Convolver {
     const int64_t channels = work.groups * work.outs;
     const auto rows = schedule_.rows_of(chunk);
     const auto sums_of = [&](int64_t row) { return space.sums.get() + (row - rows.first) * sum_pitch_; };
-    const bool finished = pass_.forward && finishes();
-    if (finished)
-      for (int64_t c = 0; c < channels; ++c) {
-        PartMoments<W> moments;
+    if (pass_.forward && finishes()) {
+      for (int64_t c = 0; phases_ > 1 && c < channels; ++c)
         for (int64_t row = rows.first; row < rows.last; ++row) {
-          W* of_row = sums_of(row) + c * space.sum_stride;
-          finish(of_row, of_row, result.length, space.bias.get()[c], moments, space);
+          W *of_row = sums_of(row) + c * space.sum_stride, *line = space.line.get();
+          interleave(of_row, phases_, phase_pitch_, result.length, line);
+          std::memcpy(of_row, line, result.length * sizeof(W));
         }
-        put_moments(work, c, chunk, moments);
-      }
+      const int64_t plane = work.sample * pass_.out_channels() + work.group * block_.out + work.out;
+      finish_rows(
+          pass_, plane, channels, rows, space.sums.get(), space.sum_stride, sum_pitch_, space.bias.get(), chunk);
+      return;
+    }
     for (int64_t row = rows.first; row < rows.last; ++row) {
       W* of_row = sums_of(row);
       if (!pass_.forward) {
         for (int64_t c = 0; c < channels; ++c) fold(of_row + c * space.sum_stride, space.line.get());
         if (phases_ == 1) of_row += conv_.padding[2];
       }
-      const W* bias = pass_.bias.data && !finished ? space.bias.get() : nullptr;
+      const W* bias = pass_.bias.data ? space.bias.get() : nullptr;
       write_rows(result, channels, row, of_row, space.sum_stride, bias, pass_.past_caches);
     }
   }

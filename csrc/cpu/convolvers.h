@@ -4,6 +4,7 @@
 
 #include "convolver.h"
 #include "depthwise_last.h"
+#include "minimal.h"
 #include "nine.h"
 
 namespace fastnorm::FASTNORM_ISA {
@@ -19,6 +20,8 @@ template <class T, class Body>
 void convolve(const Pass<T>& pass, const Body& body) {
   if (pass.plain() && Nine<T>::fits(pass.conv)) body(Nine<T>(pass));
   else if (pass.plain() && DepthwiseLast<T>::fits(pass.conv)) body(DepthwiseLast<T>(pass));
+  else if (Minimal<T, PlainFiltering>::fits(pass)) body(Minimal<T, PlainFiltering>(pass));
+  else if (Minimal<T, UpsampledFiltering>::fits(pass)) body(Minimal<T, UpsampledFiltering>(pass));
   else body(Convolver<T>(pass));
 }
 

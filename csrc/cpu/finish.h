@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "rows.h"
+#include "blocks.h"
 
 namespace fastnorm::FASTNORM_ISA {
 
@@ -53,6 +53,33 @@ inline void finish_row(
   }
   for_each_vector<W>(i, length, [&](int64_t j, auto count) { take(j, 0, count); });
   moments->add(deviations[0] + deviations[1], squares[0] + squares[1], length);
+}
+
+// Rows of `channels` planes from `plane` on: each channel's `stride` after the one before, each row's `pitch`. Their share of
+// the statistics is that of a part.
+template <class T>
+inline void finish_rows(
+    const Pass<T>& pass, int64_t plane, int64_t channels, Schedule::Range rows, Wide<T>* sums, int64_t stride, int64_t pitch,
+    const Wide<T>* bias, int64_t part) {
+  using W = Wide<T>;
+  const int64_t all = pass.out_channels();
+  const Plane<T> result = planes_of(pass.conv, pass.result, pass.result_size(), all, plane / all, plane % all);
+  for (int64_t c = 0; c < channels; ++c) {
+    PartMoments<W> moments;
+    for (int64_t row = rows.first; row < rows.last; ++row) {
+      W* of_row = sums + c * stride + (row - rows.first) * pitch;
+      const auto finish = [&](auto* out) {
+        finish_row(out, of_row, result.length, bias[c], pass.result_activation, pass.statistics ? &moments : nullptr);
+      };
+      if (result.channels_last) finish(of_row);
+      else finish(result.at(c, row));
+    }
+    if (pass.statistics) pass.statistics->put(plane + c, part, moments);
+  }
+  if (!result.channels_last) return;
+  for (int64_t row = rows.first; row < rows.last; ++row)
+    write_rows(
+        result, channels, row, sums + (row - rows.first) * pitch, stride, static_cast<const W*>(nullptr), pass.past_caches);
 }
 
 }  // namespace fastnorm::FASTNORM_ISA

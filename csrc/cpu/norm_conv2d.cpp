@@ -84,7 +84,7 @@ void norm_conv2d(const NormConv2d& call, const Threads& threads) {
     PlaneStatistics statistics;
     const Pass<T> pass(call, affine.get(), call.exit.mean ? &statistics : nullptr, threads);
     if (pass.plain() && !pass.norm.center) return convolve_own<T>(call, threads);
-    Convolver<T>(pass).run([](int64_t, int64_t) {});
+    convolve(pass, [](const auto& convolver) { convolver.run([](int64_t, int64_t) {}); });
     if (call.exit.mean)
       statistics.write(call.exit.rule, static_cast<W*>(call.exit.mean), static_cast<W*>(call.exit.rstd));
   });

@@ -108,6 +108,15 @@ struct Plane {
   }
 };
 
+// The planes of a sample from a channel on.
+template <class E>
+inline Plane<E> planes_of(
+    const Convolution& conv, E* map, const int64_t* size, int64_t channels, int64_t sample, int64_t channel) {
+  const int64_t rows = size[0] * size[1];
+  const int64_t first = conv.channels_last ? channel : channel * rows * size[2];
+  return {map + sample * channels * rows * size[2] + first, channels, rows, size[2], conv.channels_last};
+}
+
 // body(channel, channels, position, positions) for each square of a vector of channels by as many positions.
 template <class W, class Body>
 inline void for_each_square(int64_t length, int64_t channels, const Body& body) {
@@ -444,6 +453,23 @@ class RowCache {
   int64_t channels_;
   Buffer<W> rows_;
 };
+
+// Brings the rows that a chunk needs, of channels of a sample. What they become is written by one task: the owner.
+template <class T>
+inline void bring_rows(
+    RowCache<Wide<T>>& cache, const Pass<T>& pass, const Schedule& schedule, int64_t sample, int64_t channel, int64_t channels,
+    bool owner, int64_t chunk) {
+  const int64_t all = pass.in_channels();
+  const auto planes = [&](auto* map) { return planes_of(pass.conv, map, pass.source_size(), all, sample, channel); };
+  const auto source = planes(pass.source);
+  Entering<T> entering = {pass.norm + (sample * all + channel), pass.activation};
+  if (pass.residual) entering.residual = planes(pass.residual);
+  if (pass.entered && owner) entering.entered = planes(pass.entered);
+  const auto loads = schedule.loads_of(chunk);
+  // What is next: other channels, or the rows of the next chunk.
+  const int64_t ahead = (channels == all ? loads.last - loads.first : channels * source.rows) * source.length;
+  for (int64_t i = loads.first; i < loads.last; ++i) cache.bring(source, channels, schedule.load(i), entering, ahead);
+}
 
 // Writes a row of each of `channels`, `stride` apart in `rows`, plus a bias for each.
 template <class T, class W>

@@ -1,0 +1,335 @@
+// Dense 3x3 convolutions, and those of a map upsampled by 2, with fewer multiplications: minimal filtering, Winograd 1980;
+// Lavin and Gray, arXiv:1509.09308.
+//
+// A tile of outputs needs 4x4 elements of a channel. These are first added up, then multiplied with filters that are added up
+// likewise, summed over channels, and added up to outputs. In one dimension:
+//
+//   3 taps, 2 outputs: 4 products.   data d0-d2, d1+d2, d2-d1, d1-d3    filter g0, (g0+g1+g2)/2, (g0-g1+g2)/2, g2
+//                                    outputs m0+m1+m2, m1-m2-m3
+//   upsampled, 4 outputs: 6 products, 3 for either phase: of 2 taps of its own, which make 2 outputs.
+//                                    data d0-d1, d1, d1-d2, d2, d2-d3   filter g0, g0+g1, g1    outputs m0+m1, m1-m2
+//
+// So in both dimensions 16 products do for 4 outputs, not 36; upsampled, 36 do for 16, not 64. The data of a tile are lines
+// with a lane for each tile, so each product is a convolution by one tap: tiles of registers as everywhere (convolver.h).
+
+#pragma once
+
+#include "convolver.h"
+
+namespace fastnorm::FASTNORM_ISA {
+
+// In one dimension.
+struct PlainFiltering {
+  static constexpr int data = 4, products = 4, outputs = 2, taps = 3;
+
+  static constexpr int data_of(int product) { return product; }
+  template <class V>
+  IN_PLACE static void spread(const V (&d)[4], V (&to)[data]) {
+    to[0] = d[0] - d[2];
+    to[1] = d[1] + d[2];
+    to[2] = d[2] - d[1];
+    to[3] = d[1] - d[3];
+  }
+  template <class V>
+  static void filter(const V (&g)[taps], V (&to)[products]) {
+    to[0] = g[0];
+    to[1] = (g[0] + g[2] + g[1]) * V(0.5);
+    to[2] = (g[0] + g[2] - g[1]) * V(0.5);
+    to[3] = g[2];
+  }
+  template <class V>
+  IN_PLACE static void collect(const V (&m)[products], V (&y)[outputs]) {
+    y[0] = m[0] + m[1] + m[2];
+    y[1] = m[1] - m[2] - m[3];
+  }
+};
+
+struct UpsampledFiltering {
+  static constexpr int data = 5, products = 6, outputs = 4, taps = 4;
+
+  static constexpr int data_of(int product) { return product / 3 * 2 + product % 3; }
+  template <class V>
+  IN_PLACE static void spread(const V (&d)[4], V (&to)[data]) {
+    to[0] = d[0] - d[1];
+    to[1] = d[1];
+    to[2] = d[1] - d[2];
+    to[3] = d[2];
+    to[4] = d[2] - d[3];
+  }
+  // Every second tap is of the same phase.
+  template <class V>
+  static void filter(const V (&g)[taps], V (&to)[products]) {
+    for (int phase = 0; phase < 2; ++phase) {
+      to[3 * phase] = g[phase];
+      to[3 * phase + 1] = g[phase] + g[phase + 2];
+      to[3 * phase + 2] = g[phase + 2];
+    }
+  }
+  template <class V>
+  IN_PLACE static void collect(const V (&m)[products], V (&y)[outputs]) {
+    y[0] = m[0] + m[1];
+    y[1] = m[3] + m[4];
+    y[2] = m[1] - m[2];
+    y[3] = m[4] - m[5];
+  }
+};
+
+// Vectors of `count` side by side, lane by lane: 2 or 4 of them.
+template <int count, class W>
+IN_PLACE inline void store_in_turn(W* to, const Vector<W> (&v)[count]) {
+  if constexpr (count == 2) {
+    store(to, in_turn<false, W>(v[0], v[1]));
+    store(to + lanes<W>, in_turn<true, W>(v[0], v[1]));
+  } else {
+    const Vector<W> even[] = {in_turn<false, W>(v[0], v[2]), in_turn<true, W>(v[0], v[2])};
+    const Vector<W> odd[] = {in_turn<false, W>(v[1], v[3]), in_turn<true, W>(v[1], v[3])};
+    for (int half = 0; half < 2; ++half) {
+      store(to + 2 * half * lanes<W>, in_turn<false, W>(even[half], odd[half]));
+      store(to + (2 * half + 1) * lanes<W>, in_turn<true, W>(even[half], odd[half]));
+    }
+  }
+}
+
+// The convolution whose outputs are tiles: what lies where in cache is the same as for it.
+inline Convolution convolution_of_tiles(const Convolution& conv, int outputs) {
+  Convolution tiles = conv;
+  for (int dim = 1; dim < 3; ++dim) {
+    tiles.padding[dim] = conv.padding[dim] / conv.input_dilation[dim];
+    tiles.input_dilation[dim] = 1;
+    tiles.kernel[dim] = 4;
+    tiles.stride[dim] = 2;
+    tiles.output[dim] = ceil_div(conv.output[dim], outputs);
+  }
+  return tiles;
+}
+
+template <class T, class Filtering>
+class Minimal {
+ public:
+  using W = Wide<T>;
+  static constexpr int data = Filtering::data * Filtering::data;
+  static constexpr int products = Filtering::products * Filtering::products;
+  static constexpr int outputs = Filtering::outputs;
+  // Fewer channels, and adding up costs more than it saves; in double, exactness is what is asked for.
+  static constexpr int64_t least_channels = outputs == 2 ? 16 : 8;
+  // Vectors of tiles whose data are in L2 at a time: all input channels' or a part's.
+  static constexpr int64_t line_vectors = 6, line_vectors_of_parts = 3;
+
+  static bool fits(const Pass<T>& pass) {
+    const Convolution& conv = pass.conv;
+    const bool shared = !pass.filters.sample_stride || conv.samples == 1;
+    if (sizeof(W) > 4 || !pass.forward || conv.groups != 1 || !shared || conv.kernel[0] * conv.input[0] != 1) return false;
+    if (smaller(conv.in_channels, conv.out_channels) < least_channels) return false;
+    for (int dim = 1; dim < 3; ++dim) {
+      const bool upsampled = conv.input_dilation[dim] == 2 && conv.padding[dim] == 2;
+      const bool right = outputs == 4 ? upsampled : conv.input_dilation[dim] == 1 && conv.stride[dim] == 1;
+      // The last tile may reach beyond a border by 2 more than the convolution does.
+      const bool wide = conv.input[dim] >= conv.padding[dim] + 4 && conv.output[dim] >= lanes<W>;
+      if (!right || !wide || conv.kernel[dim] != Filtering::taps || conv.dilation[dim] != 1) return false;
+    }
+    return conv.input_dilation[0] == 1 && conv.padding[0] == 0 && conv.output[0] == 1;
+  }
+
+  explicit Minimal(const Pass<T>& pass)
+      : pass_(pass),
+        conv_(pass.conv),
+        tiles_(convolution_of_tiles(conv_, outputs)),
+        block_(conv_, conv_.in_channels, conv_.out_channels, in_limit, out_limit),
+        shape_(tiles_, Direction::forward),
+        line_(lanes<W> * (block_.in_parts() == 1 ? line_vectors : line_vectors_of_parts)),
+        sum_pitch_(shape_.vectors() * lanes<W> * outputs),
+        depth_(tiles_, 0, Direction::forward),
+        height_(tiles_, 1, Direction::forward),
+        schedule_(depth_, height_, tiles_, Direction::forward, rows_of_a_chunk(), segments()),
+        taps_(block_.ins),
+        weights_(conv_.out_channels * conv_.in_channels * products) {
+    for (int64_t c = 0; c < block_.ins; ++c) taps_.get()[c] = {c * data * line_, c};
+  }
+
+  bool owns_planes() const { return false; }
+
+  template <class Before>
+  void run(const Before&) const {
+    pack();
+    if (pass_.statistics) pass_.statistics->begin(conv_.samples * conv_.out_channels, schedule_.chunks());
+    const int64_t segments = schedule_.segments(), tasks = conv_.samples * block_.out_parts * segments;
+    const int64_t work = schedule_.rows() * sum_pitch_ * outputs * block_.outs / segments;
+    parallel_parts(pass_.threads, tasks, work, [&](int64_t first, int64_t last) {
+      Workspace space(*this);
+      for (int64_t task = first; task < last; ++task) {
+        const int64_t unit = task / segments, out = unit % block_.out_parts * block_.outs;
+        const Part part = {unit / block_.out_parts, out, smaller(block_.outs, block_.out - out)};
+        const auto chunks = schedule_.chunks_of(task % segments);
+        for (int64_t chunk = chunks.first; chunk < chunks.last; ++chunk) convolve(part, chunk, space);
+      }
+      fence();
+    });
+  }
+
+ private:
+  struct Part {
+    int64_t sample, out, outs;
+  };
+
+  // What a thread needs: rows; the data of a line of tiles, (channels, data); their products, (products, 8 channels); outputs.
+  struct Workspace {
+    RowCache<W> rows;
+    Buffer<W> spread, products_of, sums, bias;
+
+    explicit Workspace(const Minimal& of)
+        : rows(of.shape_, of.block_.ins, of.schedule_.slots()),
+          spread(of.block_.ins * data * of.line_),
+          products_of(ceil_div(of.block_.in_parts() == 1 ? 1 : of.block_.outs, 8) * 8 * products * of.line_),
+          sums(of.block_.outs * of.sum_stride()),
+          bias(of.block_.outs) {}
+  };
+
+  // Rows of tiles: as many as fill a line.
+  int64_t rows_of_a_chunk() const { return larger(1, line_ / (shape_.vectors() * lanes<W>)); }
+  int64_t sum_stride() const { return schedule_.largest_chunk() * outputs * sum_pitch_; }
+
+  int64_t segments() const {
+    if (block_.in_parts() > 1) return INT32_MAX;
+    const int64_t units = conv_.samples * block_.out_parts, threads = pass_.threads.count;
+    if (threads == 1 || units == 0 || units % threads == 0 || units >= tasks_per_thread * threads) return 1;
+    return ceil_div(tasks_per_thread * threads, units);
+  }
+
+  void convolve(const Part& work, int64_t chunk, Workspace& space) const {
+    const auto rows = schedule_.rows_of(chunk);
+    const int64_t width = shape_.vectors(), at_once = line_ / lanes<W> / (rows.last - rows.first);
+    for (int64_t first = 0; first < width; first += at_once) {
+      const int64_t vectors = smaller(at_once, width - first);
+      for (int64_t part = 0; part < block_.in_parts(); ++part) {
+        const int64_t in = part * block_.ins, ins = smaller(block_.ins, block_.in - in);
+        if (first == 0 || block_.in_parts() > 1) bring_rows(space.rows, pass_, schedule_, work.sample, in, ins, work.out == 0, chunk);
+        spread(space, rows, ins, first, vectors);
+        for_each_tile(0, work.outs, [&](int64_t out, auto tile) {
+          W* const found = space.products_of.get() + (block_.in_parts() == 1 ? 0 : out) * products * line_;
+          multiply<tile>(space.spread.get(), work.out + out, in, ins, vectors * (rows.last - rows.first), part == 0, found);
+          if (part + 1 == block_.in_parts()) collect<tile>(found, rows, first, vectors, space.sums.get() + out * sum_stride());
+        });
+      }
+    }
+    for (int64_t c = 0; c < work.outs; ++c)
+      space.bias.get()[c] = pass_.bias_of(work.sample * conv_.out_channels + work.out + c);
+    const Schedule::Range of_result = {rows.first * outputs, smaller(rows.last * outputs, conv_.output[1])};
+    const int64_t plane = work.sample * conv_.out_channels + work.out;
+    finish_rows(
+        pass_, plane, work.outs, of_result, space.sums.get(), sum_stride(), sum_pitch_, space.bias.get(), chunk);
+  }
+
+  void spread(const Workspace& space, Schedule::Range rows, int64_t ins, int64_t first, int64_t vectors) const {
+    for (int64_t row = rows.first; row < rows.last; ++row) {
+      const W* four[4];
+      const auto of_row = schedule_.taps_of(row);
+      for (int i = 0; i < 4; ++i)
+        four[i] = space.rows.channel(0) + schedule_.tap(of_row.first + i).slot * shape_.slot_stride(block_.ins);
+      for (int64_t c = 0; c < ins; ++c)
+        for (int64_t v = 0; v < vectors; ++v)
+          spread(
+              four, c * shape_.pitch() + (first + v) * lanes<W>,
+              space.spread.get() + c * data * line_ + ((row - rows.first) * vectors + v) * lanes<W>);
+    }
+  }
+
+  // A row in cache has the first and third of each four in one phase, the others in another.
+  void spread(const W* const (&rows)[4], int64_t at, W* to) const {
+    Vector<W> columns[4][Filtering::data];
+    unrolled<4>([&](int x) IN_PLACE {
+      Vector<W> d[4];
+      unrolled<4>([&](int y) IN_PLACE { d[y] = load(rows[y] + at + shape_.position(x)); });
+      Filtering::spread(d, columns[x]);
+    });
+    unrolled<Filtering::data>([&](int y) IN_PLACE {
+      const Vector<W> d[4] = {columns[0][y], columns[1][y], columns[2][y], columns[3][y]};
+      Vector<W> all[Filtering::data];
+      Filtering::spread(d, all);
+      unrolled<Filtering::data>([&](int x) IN_PLACE { store(to + (y * Filtering::data + x) * line_, all[x]); });
+    });
+  }
+
+  template <int channels>
+  void multiply(
+      const W* spread, int64_t out, int64_t in, int64_t ins, int64_t vectors, bool first, W* found) const {
+    for (int product = 0; product < products; ++product) {
+      const int y = product / Filtering::products, x = product % Filtering::products;
+      const int from = Filtering::data_of(y) * Filtering::data + Filtering::data_of(x);
+      const Source<W> source = {spread + from * line_, 0, 1, 0};
+      const W* weights = weights_.get() + (out * products + product * channels) * block_.in + in * channels;
+      const Partial<W> sums[] = {{found + product * channels * line_, line_, first}};
+      convolve_rows<1, channels>(source, 0, vectors, Taps{taps_.get(), ins}, weights, 0, sums);
+    }
+  }
+
+  template <int channels>
+  void collect(const W* found, Schedule::Range rows, int64_t first, int64_t vectors, W* sums) const {
+    for (int c = 0; c < channels; ++c)
+      for (int64_t row = 0; row < rows.last - rows.first; ++row)
+        for (int64_t v = 0; v < vectors; ++v) {
+          const W* from = found + c * line_ + (row * vectors + v) * lanes<W>;
+          W* to = sums + c * sum_stride() + row * outputs * sum_pitch_ + (first + v) * outputs * lanes<W>;
+          collect(from, channels * line_, to);
+        }
+  }
+
+  void collect(const W* from, int64_t stride, W* to) const {
+    Vector<W> columns[Filtering::products][outputs];
+    unrolled<Filtering::products>([&](int x) IN_PLACE {
+      Vector<W> m[Filtering::products];
+      unrolled<Filtering::products>([&](int y) IN_PLACE { m[y] = load(from + (y * Filtering::products + x) * stride); });
+      Filtering::collect(m, columns[x]);
+    });
+    unrolled<outputs>([&](int y) IN_PLACE {
+      Vector<W> m[Filtering::products], row[outputs];
+      unrolled<Filtering::products>([&](int x) IN_PLACE { m[x] = columns[x][y]; });
+      Filtering::collect(m, row);
+      store_in_turn<outputs, W>(to + y * sum_pitch_, row);
+    });
+  }
+
+  // The filters of each tile of output channels: (products, in_channels, channels).
+  void pack() const {
+    parallel(pass_.threads, ceil_div(conv_.out_channels, 8), 8 * conv_.in_channels * products, [&](int64_t task) {
+      for_each_tile(8 * task, smaller(8 * task + 8, conv_.out_channels), [&](int64_t out, auto tile) {
+        W* to = weights_.get() + out * products * conv_.in_channels;
+        if (pass_.filters.wide) pack<tile>(pass_.template filters_of<W>(0), out, to);
+        else pack<tile>(pass_.filters_of(0), out, to);
+      });
+    });
+  }
+
+  template <int channels, class F>
+  void pack(const F* filters, int64_t out, W* to) const {
+    constexpr int taps = Filtering::taps, count = Filtering::products;
+    for (int c = 0; c < channels; ++c)
+      for (int64_t i = 0; i < conv_.in_channels; ++i) {
+        const F* filter = filters + ((out + c) * conv_.in_channels + i) * taps * taps;
+        W columns[taps][count];
+        for (int x = 0; x < taps; ++x) {
+          W g[taps];
+          for (int y = 0; y < taps; ++y) g[y] = widened(filter + y * taps + x);
+          Filtering::filter(g, columns[x]);
+        }
+        for (int y = 0; y < count; ++y) {
+          W g[taps], all[count];
+          for (int x = 0; x < taps; ++x) g[x] = columns[x][y];
+          Filtering::filter(g, all);
+          for (int x = 0; x < count; ++x) to[((y * count + x) * conv_.in_channels + i) * channels + c] = all[x];
+        }
+      }
+  }
+
+  const Pass<T> pass_;
+  const Convolution& conv_;
+  const Convolution tiles_;
+  const Blocks block_;
+  const RowShape<W> shape_;
+  const int64_t line_, sum_pitch_;
+  const Reach depth_, height_;
+  const Schedule schedule_;
+  Buffer<ColumnTap> taps_;
+  Buffer<W> weights_;
+};
+
+}  // namespace fastnorm::FASTNORM_ISA
