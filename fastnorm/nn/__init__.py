@@ -4,12 +4,14 @@ import sys
 
 from .adaconv import AdaConv2d, AdaConvFilter, KernelPredictor
 from .adain import AdaIN
+from .chain import Chain
 from .conditional_instance_norm import ConditionalInstanceNorm2d
 from .deformable_dynamic_instance_norm import DeformableDynamicInstanceNorm, DeformableFilter
 from .dynamic_conv import DynamicConv1d, DynamicConv2d, DynamicConv3d
 from .dynamic_instance_norm import DynamicFilter, DynamicInstanceNorm
 from .instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 from .layer_instance_norm import LayerInstanceNorm2d
+from .residual import Residual
 from .spatially_adaptive_dynamic_instance_norm import SpatiallyAdaptiveDynamicInstanceNorm
 from .spatially_adaptive_norm import SpatiallyAdaptiveNorm2d
 
@@ -17,6 +19,7 @@ __all__ = [
     "AdaConv2d",
     "AdaConvFilter",
     "AdaIN",
+    "Chain",
     "ConditionalInstanceNorm2d",
     "DeformableDynamicInstanceNorm",
     "DeformableFilter",
@@ -30,6 +33,7 @@ __all__ = [
     "InstanceNorm3d",
     "KernelPredictor",
     "LayerInstanceNorm2d",
+    "Residual",
     "SpatiallyAdaptiveDynamicInstanceNorm",
     "SpatiallyAdaptiveNorm2d",
 ]
