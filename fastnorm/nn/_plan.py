@@ -84,8 +84,8 @@ class Plan:
         message = str(error)
         if not isinstance(step, Call):
             message = re.sub(r"^\w+: (?=[\w ]+: )", "", message)  # The function: the layer says more.
-        name, module, _ = step.culprit(re.match(r"\w*", message).group())
-        return type(error)(f"{type(self.root).__name__}: {name} ({type(module).__name__}): {message}")
+        layer = step.culprit(re.match(r"\w*", message).group())
+        return type(error)(f"{type(self.root).__name__}: {layer}: {message}")
 
     def draw(self, path) -> None:
         """A picture of it, in a format by the path's suffix: .svg, .png, .pdf. It takes matplotlib."""

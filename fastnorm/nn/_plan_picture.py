@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import pairwise
 from math import ceil
 
-from ._plan_table import AS_IT_IS, by, bytes_of, notes, size, title
+from ._plan_table import AS_IT_IS, by, bytes_of, name_of, notes, size, title
 from ._steps import Call, Convolve
 
 WIDTH, CORNER, HEAD, GAP, MARGIN = 19.0, 0.35, 1.25, 2.1, 4.2
@@ -79,7 +79,7 @@ class _Box:
         axes.add_patch(FancyBboxPatch((self.left, self.top), WIDTH, self.tall, style, facecolor=fill, edgecolor=edge, linewidth=1.1))
         statistics = "  + statistics" if isinstance(self.step, Convolve) and self.step.statistics is not None else ""
         kernel = {Convolve: "norm_conv2d", Call: AS_IT_IS}.get(type(self.step), "scale_shift")
-        self._line(axes, 0.72, _short(self.step.layer.name or type(self.step.layer.module).__name__, 26), kernel + statistics, edge, True)
+        self._line(axes, 0.72, _short(name_of(self.step), 26), kernel + statistics, edge, True)
         for number, written in enumerate(self.lines):
             kept = written.map is not None
             shape = by(written.shape[1:]) if written.shape else ""

@@ -11,7 +11,7 @@ AS_IT_IS = "as it is"
 
 def table(plan) -> str:
     rows = [("", "step", "on load", "kernel", "on store", *_head(plan))]
-    rows += [(str(number), step.layer.name, *cells(step, plan), *_size(plan, step)) for number, step in enumerate(plan.steps, 1)]
+    rows += [(str(number), name_of(step), *cells(step, plan), *_size(plan, step)) for number, step in enumerate(plan.steps, 1)]
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
     return "\n".join([title(plan), *lines, *notes(plan)])
@@ -20,6 +20,10 @@ def table(plan) -> str:
 def title(plan) -> str:
     steps, maps = len(plan.steps), len(_written(plan))
     return f"{type(plan.root).__name__}: {steps} step{'s' * (steps != 1)}, where its modules write {maps} map{'s' * (maps != 1)}"
+
+
+def name_of(step) -> str:
+    return step.layer.name or type(step.layer.module).__name__
 
 
 def cells(step, plan) -> tuple[str, str, str]:
@@ -44,7 +48,7 @@ def notes(plan) -> list[str]:
         lines.append(f"left away, for the norm behind takes it out: the bias of {', '.join(dropped)}")
     for step in plan.steps:
         if isinstance(step, Call):
-            lines.append(f"{AS_IT_IS}: {step.layer.name} ({type(step.layer.module).__name__}): {step.reason}")
+            lines.append(f"{AS_IT_IS}: {step.layer}: {step.reason}")
     if known(plan):
         ours, theirs = (sum(bytes_of(shape, plan) for shape in shapes) for shapes in (_ours(plan), _theirs(plan)))
         lines.append(f"written: {size(ours)} of the {size(theirs)} that the modules write")

@@ -123,12 +123,9 @@ def _batch_norm(norm):
     return (Norm(norm.eps, running=True),)
 
 
-def _adain(norm):
-    return (Norm(norm.eps, norm.correction, norm.eps_mode, styled=True),)
-
-
 def _styled_norm(norm):
-    return (Norm(norm.eps, styled=True), *_own_activation(norm))
+    correction, eps_mode = getattr(norm, "correction", 0), getattr(norm, "eps_mode", "var")
+    return (Norm(norm.eps, correction, eps_mode, styled=True), *_own_activation(norm))
 
 
 def _own_activation(norm):
@@ -150,7 +147,9 @@ def _upsample(module):
     factor = module.scale_factor if isinstance(module.scale_factor, tuple) else (module.scale_factor,) * 2
     if module.mode not in ("nearest", "nearest-exact"):
         raise Unfused(f"its mode is {module.mode}")
-    if None in factor or any(number != int(number) or number < 1 for number in factor):
+    if None in factor:
+        raise Unfused("it has a size, not a factor")
+    if any(number != int(number) or number < 1 for number in factor):
         raise Unfused("its factor is no integer")
     return () if max(factor) == 1 else (Upsampling(tuple(map(int, factor))),)
 
@@ -197,7 +196,7 @@ RULES = {
     InstanceNorm2d: Rule(f"{_OWN} track_running_stats", _instance_norm),
     nn.InstanceNorm2d: Rule(_NORM, _instance_norm),
     nn.BatchNorm2d: Rule(_NORM, _batch_norm),
-    AdaIN: Rule("eps correction eps_mode", _adain),
+    AdaIN: Rule("eps correction eps_mode", _styled_norm),
     ConditionalInstanceNorm2d: Rule(_OWN, _styled_norm),
     nn.ReLU: Rule("", _activation("relu")),
     nn.LeakyReLU: Rule("negative_slope", lambda module: (Activation("leaky_relu", module.negative_slope),)),
@@ -217,7 +216,7 @@ RULES = {
     nn.Dropout2d: Rule("p", _dropout),
 }
 
-# A module of another type joins by a method `affine_of(style)`, and `eps`, `activation` and `negative_slope` if it likes.
+# A module of another type joins by a method `affine_of(style)`, and `eps`; `activation` and `negative_slope` if it likes.
 _PROTOCOL = Rule("eps", _styled_norm)
 
 # What a module is whose forward is one of these: its children, one after the other. `Chain` adds its own.
@@ -229,9 +228,9 @@ def parts_of(module: nn.Module) -> tuple[Part, ...]:
     why_called(module)
     kind, rule = _rule(type(module))
     if rule is None:
-        raise Unfused("no layer that a chain knows")
+        raise Unfused("a chain with a forward of its own" if isinstance(module, nn.Sequential) else "no layer that a chain knows")
     methods = ("forward", "_conv_forward") if kind is nn.Conv2d else ("forward",)
-    if kind is not None and any(getattr(type(module), name) is not getattr(kind, name) for name in methods):
+    if any(getattr(type(module), name) is not getattr(kind, name) for name in methods):
         raise Unfused(f"a {kind.__name__} with a forward of its own")
     return rule.parts(module)
 
@@ -255,10 +254,13 @@ def _hooks(module):
 
 
 def _rule(kind):
-    """The type whose row serves `kind`, and that row; (None, ...) for a module that joins by itself."""
-    if hasattr(kind, "affine_of") and kind not in RULES:
-        return None, _PROTOCOL
-    return next(((base, RULES[base]) for base in kind.__mro__ if base in RULES), (None, None))
+    """The type that `kind` is of, of those with a row or a method `affine_of`, and its row; (None, None) for others."""
+    for base in kind.__mro__:
+        if base in RULES:
+            return base, RULES[base]
+        if "affine_of" in vars(base):
+            return base, _PROTOCOL
+    return None, None
 
 
 def children(module: nn.Module) -> dict[str, nn.Module] | None:
@@ -283,7 +285,7 @@ class Watch:
     def __init__(self, modules: list[nn.Module]) -> None:
         self._modules = modules
         self._settings = [(attrgetter("__class__", "training", *_settings(type(module))), module) for module in modules]
-        self._children = [module._modules for module in modules if module._modules]
+        self._children = [module._modules for module in modules if module._modules or isinstance(module, nn.Sequential)]
         self._hooks = [hooks for module in modules for hooks in _hooks(module)]
         self._seen = self._look()
 

@@ -27,6 +27,10 @@ class Layer(NamedTuple):
     module: nn.Module
     part: Part | None = None
 
+    def __str__(self) -> str:
+        kind = type(self.module).__name__
+        return f"{self.name} ({kind})" if self.name else kind
+
 
 class Written(NamedTuple):
     """A map that the modules write, one by one. Where the plan writes it too, it has a number there."""

@@ -9,7 +9,9 @@ from ._recognise import has_style_argument, is_chain
 
 def call(module: nn.Module, name: str, input, style, styled: bool):
     """The module as it is, with its style where it takes one."""
-    return module(input, style=style_of(name, style, module)) if styled else module(input)
+    if not styled or style is None:
+        return module(input)
+    return module(input, style=style_of(name, style, module))
 
 
 def takes_style(module: nn.Module) -> bool:

@@ -454,6 +454,11 @@ class Scaled(nn.Conv2d):
         return 2 * super().forward(input)
 
 
+class Shifted(ConditionalInstanceNorm2d):
+    def forward(self, input, style):
+        return super().forward(input, style) + 1
+
+
 class Renamed(nn.Conv2d):
     """Has nothing of its own that matters."""
 
@@ -483,7 +488,7 @@ UNFUSED = {
     "tanh GELU": (lambda: nn.GELU("tanh"), "it approximates GELU by tanh"),
     "bilinear": (lambda: nn.Upsample(scale_factor=2, mode="bilinear"), "its mode is bilinear"),
     "factor": (lambda: nn.Upsample(scale_factor=1.5), "its factor is no integer"),
-    "size": (lambda: nn.Upsample(size=(9, 9)), "its factor is no integer"),
+    "size": (lambda: nn.Upsample(size=(9, 9)), "it has a size, not a factor"),
     "asymmetric": (lambda: nn.ReflectionPad2d((1, 0, 1, 1)), "its sides differ"),
     "cropping": (lambda: nn.ZeroPad2d(-1), "it crops"),
     "ones around": (lambda: nn.ConstantPad2d(1, 1.0), "it pads with 1.0"),
@@ -506,6 +511,31 @@ def test_what_is_not_fused_is_said_and_right(make, reason):
 
 def test_a_subclass_without_a_forward_is_fused():
     assert not reasons(Chain(Renamed(3, 3, 1), nn.ReLU()))
+
+
+def test_a_norm_by_protocol_with_another_forward_is_not_fused():
+    chain, style = filled(Chain(nn.Conv2d(3, 4, 3), Shifted(4, 3), nn.Conv2d(4, 2, 1))), torch.tensor([0, 2])
+    assert reasons(chain) == {"1": "a ConditionalInstanceNorm2d with a forward of its own"}
+    input = maps(2, 3, 6, 6)
+    torch.testing.assert_close(chain(input, style), chain[2](chain[1](chain[0](input), style)))
+
+
+def test_a_chain_with_a_forward_of_its_own_is_called():
+    class Doubled(Chain):
+        def forward(self, input):
+            return 2 * super().forward(input)
+
+    chain = filled(Chain(nn.Conv2d(3, 4, 3), Doubled(nn.Conv2d(4, 4, 3), nn.ReLU()), nn.InstanceNorm2d(4, eps=1.0)))
+    assert reasons(chain) == {"1": "a chain with a forward of its own"}
+    input = maps(2, 3, 8, 8)
+    torch.testing.assert_close(chain(input), chain[2](2 * chain[1][0](chain[0](input)).relu()))
+
+
+def test_a_chain_that_begins_empty():
+    chain, input = Chain(nn.Sequential()), maps(1, 3, 4, 4)
+    assert chain(input) is input
+    chain[0].append(nn.Tanh())
+    torch.testing.assert_close(chain(input), input.tanh())
 
 
 def test_hooks_are_called():
