@@ -12,7 +12,7 @@ from ._plan_table import AS_IT_IS, by, bytes_of, name_of, notes, size, title
 from ._steps import Call, Convolve
 
 WIDTH, CORNER, HEAD, GAP, MARGIN = 19.0, 0.35, 1.25, 2.1, 4.2
-LINES = 100  # Of a column, about. It goes on in the next where no residual stream is cut.
+LINES = 60  # Of a column, about.
 INK, FADED, STREAM = "#1d2733", "#9aa5b1", "#c2410c"
 FILL = {Convolve: ("#e8f0fb", "#2f6fb7"), Call: ("#fdf1e3", "#c77d22")}
 OTHER = ("#e9f6ee", "#2e8b57")
@@ -59,6 +59,10 @@ class _Box:
         return self.top + self.tall
 
     @property
+    def right(self) -> float:
+        return self.left + WIDTH
+
+    @property
     def middle(self) -> float:
         return self.left + WIDTH / 2
 
@@ -98,27 +102,18 @@ def _short(words, most):
 
 
 def _columns(boxes):
-    """Puts the boxes in their places, and gives them by column."""
-    columns, down, in_flight = [[]], GAP, set()
+    """Puts the boxes in their places, in columns of about the same height."""
+    columns, down = [[]], GAP
     total = sum(box.tall + GAP for box in boxes)
     longest = total / max(1, ceil(total / LINES))
     for box in boxes:
-        if columns[-1] and down + box.tall / 2 > longest and not in_flight:
+        if columns[-1] and down + box.tall / 2 > longest + GAP:
             columns.append([])
             down = GAP
         box.left, box.top = 0.7 + (len(columns) - 1) * (WIDTH + MARGIN), down
         columns[-1].append(box)
-        down += box.tall + GAP
-        step = box.step
-        in_flight -= set(step.reads)
-        in_flight |= _added_later(step, boxes)
+        down = box.bottom + GAP
     return columns
-
-
-def _added_later(step, boxes):
-    """Of the maps that a step writes, those that a later one adds."""
-    added = {box.step.entry.residual for box in boxes if not isinstance(box.step, Call)}
-    return added & set(step.writes)
 
 
 def _arrows(axes, plan, boxes):
@@ -157,17 +152,20 @@ def _streams(axes, plan, boxes):
         if map is None:
             continue
         maker = makers.get(map)
-        right = box.left + WIDTH
-        start = maker.line_of(map) if maker else GAP / 2
-        out = maker.left + WIDTH if maker else boxes[0].middle
-        end = box.line_of_sum()
-        points = [(out, start), (right + 0.9, start), (right + 0.9, end)]
-        axes.plot(*zip(*points), color=STREAM, linewidth=1.1, solid_joinstyle="round")
-        axes.annotate(
-            "", (right, end), (right + 0.9, end),
-            arrowprops=dict(arrowstyle="-|>", color=STREAM, linewidth=1.1, shrinkA=0, shrinkB=0),
-        )  # fmt: skip
+        out, start = (maker.right, maker.line_of(map)) if maker else (boxes[0].middle, GAP / 2)
+        side, end = box.right + 0.9, box.line_of_sum()
+        if maker is None or maker.left == box.left:
+            _stream(axes, (out, start), (side, start), (side, end))
+        else:
+            foot = max(other.bottom for other in boxes if other.left == maker.left)
+            _stream(axes, (out, start), (out + 0.9, start), (out + 0.9, foot))
+            _stream(axes, (side, start := GAP / 2), (side, end))
+        arrow = dict(arrowstyle="-|>", color=STREAM, linewidth=1.1, shrinkA=0, shrinkB=0)
+        axes.annotate("", (box.right, end), (side, end), arrowprops=arrow)
         if plan.sizes[map] is not None:
-            middle = (start + end) / 2
             words = f"kept   {size(bytes_of(plan.sizes[map], plan))}"
-            axes.text(right + 1.2, middle, words, size=6.5, color=STREAM, va="center", ha="left", rotation=90)
+            axes.text(side + 0.4, (start + end) / 2, words, size=6.5, color=STREAM, va="center", ha="left", rotation=90)
+
+
+def _stream(axes, *points):
+    axes.plot(*zip(*points), color=STREAM, linewidth=1.1, solid_joinstyle="round")
