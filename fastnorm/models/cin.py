@@ -17,7 +17,10 @@ from .pictures import check_alpha, check_picture, mirror_to_multiple
 
 
 class ConditionalConv2d(Chain):
-    """Upsampling, mirror-padded convolution, conditional instance norm, activation. No bias: the norm would take it out again."""
+    """Upsampling, mirror-padded convolution, conditional instance norm, activation.
+
+    The convolution has no bias: the norm would take it out again.
+    """
 
     def __init__(self, in_channels, out_channels, kernel_size, styles, stride=1, upsample=False, activation="relu"):
         super().__init__(OrderedDict(
@@ -30,7 +33,9 @@ class ConditionalConv2d(Chain):
 
 
 class CIN(Chain):
-    """The network of Dumoulin et al., table 1, a kernel a layer: `print(model.plan())`. Sizes default to those of the published 26-style weights.
+    """The network of Dumoulin et al., table 1. Sizes default to those of the published 26-style weights.
+
+    It runs as a kernel a layer: `print(model.plan())`.
 
     Args:
         styles: number of styles, S.

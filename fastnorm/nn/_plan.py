@@ -102,7 +102,7 @@ class Plan:
 
 
 def _begins_with_maps(steps):
-    """Whether an input of three dimensions is (C, H, W): not where a module of another kind comes before the first kernel."""
+    """Whether an input of three dimensions is (C, H, W): where no module of another kind comes before the first kernel."""
     for step in steps:
         if not isinstance(step, Call):
             return True
@@ -281,7 +281,13 @@ class _Planner:
     def _add(self, layer, skip):
         stream = self.stream
         entry = stream.entry
-        if entry.residual is not None or entry.activation is not None or stream.upsampling or stream.padding or stream.skips:
+        if (
+            entry.residual is not None
+            or entry.activation is not None
+            or stream.upsampling
+            or stream.padding
+            or stream.skips
+        ):
             self.write("a sum follows")
         self.stream.entry.residual, self.stream.entry.sum = skip.map, layer
 

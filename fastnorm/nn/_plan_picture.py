@@ -80,7 +80,11 @@ class _Box:
 
         fill, edge = FILL.get(type(self.step), OTHER)
         style = f"round,pad=0,rounding_size={CORNER}"
-        axes.add_patch(FancyBboxPatch((self.left, self.top), WIDTH, self.tall, style, facecolor=fill, edgecolor=edge, linewidth=1.1))
+        axes.add_patch(
+            FancyBboxPatch(
+                (self.left, self.top), WIDTH, self.tall, style, facecolor=fill, edgecolor=edge, linewidth=1.1
+            )
+        )
         statistics = "  + statistics" if isinstance(self.step, Convolve) and self.step.statistics is not None else ""
         kernel = {Convolve: "norm_conv2d", Call: AS_IT_IS}.get(type(self.step), "scale_shift")
         self._line(axes, 0.72, _short(name_of(self.step), 26), kernel + statistics, edge, True)
@@ -89,7 +93,15 @@ class _Box:
             shape = by(written.shape[1:]) if written.shape else ""
             self._line(axes, self._height(number) - self.top, written.words, shape, INK if kept else FADED)
         if isinstance(self.step, Call):
-            axes.text(self.left + 0.6, self.bottom - 0.75, _short(self.step.reason, 48), size=6.5, style="italic", color=edge, va="center")
+            axes.text(
+                self.left + 0.6,
+                self.bottom - 0.75,
+                _short(self.step.reason, 48),
+                size=6.5,
+                style="italic",
+                color=edge,
+                va="center",
+            )
 
     def _line(self, axes, down, left, right, color, head=False):
         look = dict(size=8 if head else 7.5, weight="bold" if head else "normal", color=color, va="center")
@@ -126,7 +138,13 @@ def _arrows(axes, plan, boxes):
             _down(axes, above.middle, above.bottom, below.top)
         else:
             end, turn = above.bottom + GAP * 0.8, below.left - 1.1
-            points = [(above.middle, above.bottom), (above.middle, end), (turn, end), (turn, GAP / 2), (below.middle, GAP / 2)]
+            points = [
+                (above.middle, above.bottom),
+                (above.middle, end),
+                (turn, end),
+                (turn, GAP / 2),
+                (below.middle, GAP / 2),
+            ]
             axes.plot(*zip(*points), color=INK, linewidth=1.1, solid_joinstyle="round")
             _down(axes, below.middle, GAP / 2, below.top)
         _label(axes, plan, above.middle, above.bottom + GAP / 2, above.step.output)
@@ -135,7 +153,9 @@ def _arrows(axes, plan, boxes):
 
 
 def _down(axes, x, start, end):
-    axes.annotate("", (x, end), (x, start), arrowprops=dict(arrowstyle="-|>", color=INK, linewidth=1.1, shrinkA=0, shrinkB=0))
+    axes.annotate(
+        "", (x, end), (x, start), arrowprops=dict(arrowstyle="-|>", color=INK, linewidth=1.1, shrinkA=0, shrinkB=0)
+    )
 
 
 def _label(axes, plan, x, y, map):

@@ -11,15 +11,22 @@ AS_IT_IS = "as it is"
 
 def table(plan) -> str:
     rows = [("", "step", "on load", "kernel", "on store", *_head(plan))]
-    rows += [(str(number), name_of(step), *cells(step, plan), *_size(plan, step)) for number, step in enumerate(plan.steps, 1)]
+    rows += [
+        (str(number), name_of(step), *cells(step, plan), *_size(plan, step))
+        for number, step in enumerate(plan.steps, 1)
+    ]
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
     return "\n".join([title(plan), *lines, *notes(plan)])
 
 
 def title(plan) -> str:
-    steps, maps = len(plan.steps), len(_written(plan))
-    return f"{type(plan.root).__name__}: {steps} step{'s' * (steps != 1)}, where its modules write {maps} map{'s' * (maps != 1)}"
+    steps, maps = _count(len(plan.steps), "step"), _count(len(_written(plan)), "map")
+    return f"{type(plan.root).__name__}: {steps}, where its modules write {maps}"
+
+
+def _count(number, what):
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def name_of(step) -> str:
@@ -64,8 +71,10 @@ def bytes_of(shape, plan) -> int:
 
 
 def size(bytes: int) -> str:
-    number, unit = next((bytes / scale, unit) for scale, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "B")) if bytes >= scale or scale == 1)
-    return f"{number:.3g} {unit}" if number < 1000 else f"{number:.0f} {unit}"
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if bytes >= scale:
+            return f"{bytes / scale:.3g} {unit}"
+    return f"{bytes} B"
 
 
 def by(shape) -> str:

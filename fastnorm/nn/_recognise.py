@@ -228,7 +228,9 @@ def parts_of(module: nn.Module) -> tuple[Part, ...]:
     why_called(module)
     kind, rule = _rule(type(module))
     if rule is None:
-        raise Unfused("a chain with a forward of its own" if isinstance(module, nn.Sequential) else "no layer that a chain knows")
+        raise Unfused(
+            "a chain with a forward of its own" if isinstance(module, nn.Sequential) else "no layer that a chain knows"
+        )
     methods = ("forward", "_conv_forward") if kind is nn.Conv2d else ("forward",)
     if any(getattr(type(module), name) is not getattr(kind, name) for name in methods):
         raise Unfused(f"a {kind.__name__} with a forward of its own")

@@ -79,6 +79,8 @@ class Entry:
 
     def _affine(self, input, run):
         name, module, norm = self.norm
+        if input.dim() != 4:
+            raise ValueError(f"norm: expected an input (N, C, H, W), got {tuple(input.shape)}")
         weight, bias = module.affine_of(style_of(name, run.style)) if norm.styled else (module.weight, module.bias)
         mean, scale = _running(module, input) if norm.running else self._statistics(input, run)
         if weight is not None:
@@ -90,8 +92,7 @@ class Entry:
         return mean, scale, bias
 
     def _statistics(self, input, run):
-        height, width = input.shape[2:]
-        if height * width == 1:
+        if input.shape[2] * input.shape[3] == 1:
             raise ValueError("norm: expected more than 1 element in a plane, got planes of (1, 1)")
         taken = run.statistics.pop(self.map, None)
         norm = self.norm.part
@@ -196,7 +197,8 @@ class Convolve(Step):
     def _output(self, shape):
         if shape is None:
             return None
-        conv, around = self.layer.module, both_sides(self._padding, self.layer.module.kernel_size, self.layer.module.dilation)
+        conv = self.layer.module
+        around = both_sides(self._padding, conv.kernel_size, conv.dilation)
         size = [length * factor for length, factor in zip(shape[2:], self._factor)]
         return shape[0], conv.out_channels, *output_size(size, conv.kernel_size, conv.stride, around, conv.dilation)
 
@@ -230,10 +232,12 @@ def _sum(layers):
 
 
 def _culprit(argument, entry, padding=()):
-    layers = dict(mean=entry.norm, scale=entry.norm, shift=entry.norm, norm=entry.norm, style=entry.norm, residual=entry.sum)
+    """The layer that an argument comes from; None for those of the convolution itself."""
     if argument == "padding" and padding:
         return padding[0]
-    return layers.get(argument)
+    if argument == "residual":
+        return entry.sum
+    return entry.norm if argument in ("norm", "style", "mean", "scale", "shift") else None
 
 
 def _as_autocast(input):

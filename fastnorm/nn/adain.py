@@ -38,7 +38,7 @@ class AdaIN(nn.Module):
         )
 
     def affine_of(self, style: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """weight and bias of the instance norm that this is: deviation and mean of the style, each (C,), (1, C) or (N, C)."""
+        """weight and bias of the norm that this is: deviation and mean of the style, each (C,), (1, C) or (N, C)."""
         if not isinstance(style, Tensor):
             mean, std = style
             return std, mean

@@ -33,7 +33,9 @@ def filled(module, seed=0):
     with torch.no_grad():
         for tensor in [*module.parameters(), *module.buffers()]:
             if tensor.is_floating_point():
-                tensor.copy_(torch.rand(tensor.shape, generator=generator, dtype=torch.float64) * 0.8 + 0.1 * (tensor.dim() == 1))
+                tensor.copy_(
+                    torch.rand(tensor.shape, generator=generator, dtype=torch.float64) * 0.8 + 0.1 * (tensor.dim() == 1)
+                )
                 if tensor.dim() > 1:
                     tensor.sub_(0.4)
     return module.double()
@@ -58,7 +60,10 @@ def assert_same(chain, expected, input, *others):
 
 def what(chain):
     """Of each step: its layer, what it takes in and what it does as it writes."""
-    return [(step.layer.name, " ".join(written.words for written in step.written(chain.plan().sizes))) for step in chain.plan().steps]
+    return [
+        (step.layer.name, " ".join(written.words for written in step.written(chain.plan().sizes)))
+        for step in chain.plan().steps
+    ]
 
 
 def reasons(chain):
@@ -158,7 +163,9 @@ def test_is_its_modules_in_any_order(seed):
 def _some_chain(choose, depth=0):
     """Modules that keep four channels."""
     kinds = [
-        lambda: nn.Conv2d(4, 4, 3, padding=1, padding_mode=choose.choice(["zeros", "reflect", "replicate", "circular"])),
+        lambda: nn.Conv2d(
+            4, 4, 3, padding=1, padding_mode=choose.choice(["zeros", "reflect", "replicate", "circular"])
+        ),
         lambda: nn.Conv2d(4, 4, 1, bias=choose.random() < 0.5),
         lambda: nn.InstanceNorm2d(4, affine=True, track_running_stats=choose.random() < 0.2),
         lambda: InstanceNorm2d(4, activation=choose.choice([None, "silu"])),
@@ -254,7 +261,9 @@ def test_is_a_sequential():
 
 
 def test_follows_what_is_changed_after_a_call():
-    chain = filled(Chain(nn.Conv2d(3, 4, 3, padding=1), nn.InstanceNorm2d(4, track_running_stats=True), nn.Dropout(0.5), nn.ReLU()))
+    chain = filled(
+        Chain(nn.Conv2d(3, 4, 3, padding=1), nn.InstanceNorm2d(4, track_running_stats=True), nn.Dropout(0.5), nn.ReLU())
+    )
     input = maps(2, 3, 6, 6)
     chain.eval()(input)
     changes = [
@@ -286,7 +295,9 @@ def test_plans_once():
     assert chain.plan() is not plan
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))], ids=["copy", "pickle"])
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))], ids=["copy", "pickle"]
+)
 def test_a_copy_is_its_own(copied):
     chain = filled(network())
     input = maps(1, 3, 8, 8)
@@ -318,7 +329,14 @@ class Affine(nn.Module):
 
 
 def styled(norm):
-    return filled(Chain(nn.Conv2d(3, 4, 3), norm, Residual(nn.Conv2d(4, 4, 1), norm.__class__(*ARGUMENTS[type(norm)])), nn.Conv2d(4, 2, 1)))
+    return filled(
+        Chain(
+            nn.Conv2d(3, 4, 3),
+            norm,
+            Residual(nn.Conv2d(4, 4, 1), norm.__class__(*ARGUMENTS[type(norm)])),
+            nn.Conv2d(4, 2, 1),
+        )
+    )
 
 
 ARGUMENTS = {AdaIN: (), ConditionalInstanceNorm2d: (4, 3), Affine: (4,)}
@@ -385,7 +403,11 @@ def test_unbatched_with_a_style():
         (torch.tensor([0, 3]), IndexError, r"Chain: 1 \(Cond.*\): style: expected indices in 0..2, got \[0, 3\]"),
         (torch.ones(2, 4), ValueError, r"Chain: 1 \(Cond.*\): style: expected a mixture \(2, 3\), got \(2, 4\)"),
         (3, TypeError, r"Chain: 1 \(Cond.*\): style: expected a tensor, got int"),
-        (torch.tensor([0, 1, 1]), ValueError, r"Chain: 1 \(Cond.*\): norm weight: expected shape .*\(2, 4\), got \(3, 4\)"),
+        (
+            torch.tensor([0, 1, 1]),
+            ValueError,
+            r"Chain: 1 \(Cond.*\): norm weight: expected shape .*\(2, 4\), got \(3, 4\)",
+        ),
     ],
 )
 def test_wrong_styles(style, error, message):
@@ -478,7 +500,10 @@ UNFUSED = {
     "forward pre-hook": (lambda: hooked(nn.Conv2d(3, 3, 1), "register_forward_pre_hook"), "it has hooks"),
     "backward hook": (lambda: hooked(nn.ReLU(), "register_full_backward_hook"), "it has hooks"),
     "backward pre-hook": (lambda: hooked(nn.ReLU(), "register_full_backward_pre_hook"), "it has hooks"),
-    "a hook around others": (lambda: hooked(nn.Sequential(nn.Conv2d(3, 3, 1)), "register_forward_hook"), "it has hooks"),
+    "a hook around others": (
+        lambda: hooked(nn.Sequential(nn.Conv2d(3, 3, 1)), "register_forward_hook"),
+        "it has hooks",
+    ),
     "spectral norm": (lambda: nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 3, 1)), "it is parametrised"),
     "own forward": (lambda: Scaled(3, 3, 1), "a Conv2d with a forward of its own"),
     "replaced forward": (lambda: replaced(nn.ReLU()), "its forward is replaced"),
@@ -554,7 +579,11 @@ def test_hooks_are_called():
 def test_modules_that_share_their_state_are_not_fused():
     conv, relu = nn.Conv2d(3, 3, 1), nn.ReLU()
     twice = Chain(conv, relu, conv, relu, nn.Conv2d(3, 2, 1))
-    assert reasons(twice) == {"0": "it shares its state with 2", "2": "it shares its state with 0", "1": "no convolution follows"}
+    assert reasons(twice) == {
+        "0": "it shares its state with 2",
+        "2": "it shares its state with 0",
+        "1": "no convolution follows",
+    }
     tied = Chain(nn.Conv2d(3, 3, 1), Residual(nn.Conv2d(3, 3, 1)), nn.Conv2d(3, 3, 1))
     tied[1][0].weight = tied[0].weight
     assert reasons(tied) == {"0": "it shares its state with 1.0", "1.0": "it shares its state with 0"}
@@ -611,7 +640,9 @@ def test_an_error_names_the_layer(chain, shape, error, message):
 
 
 def test_an_input_of_another_type():
-    with pytest.raises(TypeError, match=r"^Chain: 0 \(Conv2d\): weight: expected the input's type torch.float64, got torch.float32"):
+    with pytest.raises(
+        TypeError, match=r"^Chain: 0 \(Conv2d\): weight: expected the input's type torch.float64, got torch.float32"
+    ):
         network()(maps(1, 3, 8, 8))
 
 
@@ -619,7 +650,9 @@ def test_an_input_of_another_type():
 
 
 def small():
-    return filled(Chain(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4), nn.ReLU(), Residual(nn.Conv2d(4, 4, 1), nn.Dropout(1e-12))))
+    return filled(
+        Chain(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4), nn.ReLU(), Residual(nn.Conv2d(4, 4, 1), nn.Dropout(1e-12)))
+    )
 
 
 def test_compiles_to_one_graph():
