@@ -67,7 +67,7 @@ class Plan:
         return self._run(input, style)
 
     def _run(self, input, style):
-        run = Run({0: input}, style)
+        run = Run({0: input}, style, _differentiated(self.root, input))
         for step in self.steps:
             try:
                 step.run(run)
@@ -99,6 +99,12 @@ class Plan:
         return table(self)
 
     __repr__ = __str__
+
+
+def _differentiated(root, input):
+    return torch.is_grad_enabled() and (
+        input.requires_grad or any(parameter.requires_grad for parameter in root.parameters())
+    )
 
 
 def _begins_with_maps(steps):

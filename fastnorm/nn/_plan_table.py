@@ -41,11 +41,12 @@ def cells(step, plan) -> tuple[str, str, str]:
     if not isinstance(step, Convolve):
         return ", ".join(made), "scale_shift", ""
     at = next(index for index, words in enumerate(made) if words.startswith("conv "))
-    kept = ["(kept)"] if step.entered is not None else []
-    on_load = [layer.part.words for layer in step.entry.layers]
-    on_load += kept + [layer.part.words for layer in (*step.upsampling, *step.padding)]
+    entry = [layer.part.words for layer in step.entry.layers]
+    if step.entered is not None:
+        entry[-1] += " (kept)"
+    on_load = entry + [layer.part.words for layer in (*step.upsampling, *step.padding)]
     on_store = made[at + 1 :] + (["statistics"] if step.statistics is not None else [])
-    return ", ".join(on_load).replace(", (kept)", " (kept)"), made[at], ", ".join(on_store)
+    return ", ".join(on_load), made[at], ", ".join(on_store)
 
 
 def notes(plan) -> list[str]:

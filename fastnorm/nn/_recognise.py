@@ -46,6 +46,11 @@ class Norm:
 
     words = "norm"
 
+    @property
+    def usual(self) -> bool:
+        """Whether `functional.instance_norm` takes its statistics by the same rule."""
+        return self.correction == 0 and self.eps_mode == "var"
+
 
 @dataclass(frozen=True)
 class Activation:

@@ -45,6 +45,7 @@ class Written(NamedTuple):
 class Run:
     maps: dict[int, Tensor]
     style: object
+    differentiated: bool
     statistics: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
@@ -70,33 +71,53 @@ class Entry:
     def reads(self) -> list[int]:
         return [self.map] if self.residual is None else [self.map, self.residual]
 
-    def tensors(self, run: Run) -> tuple[Tensor, dict]:
-        """The map, and mean, scale, shift and residual."""
-        input = run.maps[self.map]
-        mean, scale, shift = (None, None, None) if self.norm is None else self._affine(input, run)
-        residual = None if self.residual is None else run.maps[self.residual]
-        return input, dict(mean=mean, scale=scale, shift=shift, residual=residual)
+    def changes(self, run: Run) -> dict[str, Tensor | None]:
+        """mean, scale, shift and residual, as `functional.scale_shift` and `norm_conv2d` take them."""
+        mean, scale, shift = (None, None, None) if self.norm is None else self._affine(run)
+        return dict(mean=mean, scale=scale, shift=shift, residual=self._residual(run))
 
-    def _affine(self, input, run):
-        name, module, norm = self.norm
+    def written(self, run: Run) -> Tensor:
+        """What enters, as a map of its own."""
+        input, activation = run.maps[self.map], _activation(self.activation)
+        if self.norm is None or self.norm.part.running or not self.norm.part.usual or self.map in run.statistics:
+            return functional.scale_shift(input, **self.changes(run), **activation)
+        weight, bias = self._parameters(run)
+        return functional.instance_norm(
+            input, weight=weight, bias=bias, eps=self.norm.part.eps, residual=self._residual(run), **activation
+        )
+
+    def _residual(self, run):
+        return None if self.residual is None else run.maps[self.residual]
+
+    def _affine(self, run):
+        weight, bias = self._parameters(run)
+        mean, scale = self._statistics(run)
+        return mean, scale if weight is None else scale * weight, bias
+
+    def _parameters(self, run):
+        """Weight and bias of the norm, each None, (C,) or (N, C)."""
+        (name, module, norm), input = self.norm, run.maps[self.map]
         if input.dim() != 4:
             raise ValueError(f"norm: expected an input (N, C, H, W), got {tuple(input.shape)}")
-        weight, bias = module.affine_of(style_of(name, run.style)) if norm.styled else (module.weight, module.bias)
-        mean, scale = _running(module, input) if norm.running else self._statistics(input, run)
-        if weight is not None:
-            check_per_plane("chain", "norm weight", weight, input, shared_samples=True)
-            scale = scale * weight
-        if bias is not None:
-            check_per_plane("chain", "norm bias", bias, input, shared_samples=True)
-            bias = bias.expand(input.shape[:2]) if bias.dim() == 2 else bias
-        return mean, scale, bias
-
-    def _statistics(self, input, run):
-        if input.shape[2] * input.shape[3] == 1:
+        if not norm.running and input.shape[2] * input.shape[3] == 1:
             raise ValueError("norm: expected more than 1 element in a plane, got planes of (1, 1)")
+        weight, bias = module.affine_of(style_of(name, run.style)) if norm.styled else (module.weight, module.bias)
+        return _per_plane("weight", weight, input), _per_plane("bias", bias, input)
+
+    def _statistics(self, run):
+        _, module, norm = self.norm
+        input = run.maps[self.map]
+        if norm.running:
+            return _running(module, input)
         taken = run.statistics.pop(self.map, None)
-        norm = self.norm.part
         return taken or functional.instance_stats(input, norm.eps, norm.correction, norm.eps_mode)
+
+
+def _per_plane(name, parameter, input):
+    if parameter is None:
+        return None
+    check_per_plane("chain", f"norm {name}", parameter, input, shared_samples=True)
+    return parameter.expand(input.shape[:2]) if parameter.dim() == 2 else parameter
 
 
 def _running(module, input):
@@ -158,34 +179,39 @@ class Convolve(Step):
         conv, part, norm = self.layer.module, self.layer.part, self.statistics
         self._factor = _product(self.upsampling)
         self._padding = _sum(self.padding) if self.padding else part.padding
-        self._settings = dict(
+        self._window = dict(
             stride=conv.stride, padding=self._padding, dilation=conv.dilation, groups=conv.groups,
             padding_mode=self.padding[0].part.mode if self.padding else conv.padding_mode,
-            scale_factor=self._factor, return_entered=self.entered is not None,
-            **_activation(self.entry.activation), **_activation(self.activation, "output_"),
+            scale_factor=self._factor, **_activation(self.activation, "output_"),
         )  # fmt: skip
+        self._ends = dict(return_entered=self.entered is not None, **_activation(self.entry.activation))
         if norm is not None:
-            self._settings.update(return_stats=True, eps=norm.eps, correction=norm.correction, eps_mode=norm.eps_mode)
+            self._ends.update(return_stats=True, eps=norm.eps, correction=norm.correction, eps_mode=norm.eps_mode)
 
     def run(self, run: Run) -> None:
+        if run.differentiated:
+            return self._run_apart(run)
         conv = self.layer.module
-        input, changes = self.entry.tensors(run)
+        input, changes = run.maps[self.entry.map], self.entry.changes(run)
         bias = None if self.drops_bias else conv.bias
-        found = functional.norm_conv2d(_as_autocast(input), conv.weight, bias, **changes, **self._settings)
+        found = functional.norm_conv2d(_as_autocast(input), conv.weight, bias, **changes, **self._window, **self._ends)
         output, *others = found if isinstance(found, tuple) else (found,)
         run.maps[self.output] = output
         if self.statistics is not None:
             mean, rstd, *others = others
-            run.statistics[self.output] = self._touch_bias(mean), rstd
+            run.statistics[self.output] = mean, rstd
         if self.entered is not None:
             (run.maps[self.entered],) = others
 
-    def _touch_bias(self, mean):
-        """A bias without effect has a gradient all the same: DistributedDataParallel waits for that of each parameter."""
-        bias = self.layer.module.bias if self.drops_bias else None
-        if bias is None or not (bias.requires_grad and torch.is_grad_enabled()):
-            return mean
-        return mean + 0 * bias
+    def _run_apart(self, run):
+        """With gradients what enters is written in any case, and that of a norm together with its statistics costs less."""
+        conv = self.layer.module
+        entered = run.maps[self.entry.map] if self.entry.bare else self.entry.written(run)
+        # Of a bias without effect the gradient is 0: whoever waits for every gradient, as DistributedDataParallel, gets it.
+        bias = 0 * conv.bias if self.drops_bias else conv.bias
+        run.maps[self.output] = functional.norm_conv2d(_as_autocast(entered), conv.weight, bias, **self._window)
+        if self.entered is not None:
+            run.maps[self.entered] = entered
 
     def culprit(self, argument: str) -> Layer:
         return _culprit(argument, self.entry, self.padding) or self.layer
@@ -249,7 +275,7 @@ def _as_autocast(input):
 
 @dataclass
 class ScaleShift(Step):
-    """A norm, a sum and an activation that no convolution reads: `functional.scale_shift`."""
+    """A norm, a sum and an activation that no convolution reads: `functional.scale_shift`, or `instance_norm`."""
 
     entry: Entry
     output: int
@@ -268,8 +294,7 @@ class ScaleShift(Step):
         return [self.output]
 
     def run(self, run: Run) -> None:
-        input, changes = self.entry.tensors(run)
-        run.maps[self.output] = functional.scale_shift(input, **changes, **_activation(self.entry.activation))
+        run.maps[self.output] = self.entry.written(run)
 
     def culprit(self, argument: str) -> Layer:
         return _culprit(argument, self.entry) or self.layer

@@ -54,7 +54,10 @@ class Chain(nn.Sequential):
         return dict(self._modules)
 
     def plan(self, input_shape: tuple[int, ...] | None = None, dtype: torch.dtype = torch.float32) -> Plan:
-        """What runs: a table by `print`, a picture by `.draw(path)`. With an input's shape, the sizes of all maps, too."""
+        """What runs: a table by `print`, a picture by `.draw(path)`. With an input's shape and type, all maps' sizes, too.
+
+        With gradients the same steps run, and what enters a convolution is written, for the backward needs it.
+        """
         plan = self._current_plan()
         return plan if input_shape is None else plan.of(input_shape, dtype)
 
