@@ -8,6 +8,7 @@ convolution behind it, is written first.
 from __future__ import annotations
 
 import re
+from copy import copy
 from dataclasses import dataclass, field
 
 import torch
@@ -38,7 +39,7 @@ class Plan:
     """
 
     def __init__(self, root: nn.Module, steps: list[Step], output: int) -> None:
-        self.root, self.steps, self.output = root, steps, output
+        self.name, self.steps, self.output = type(root).__name__, steps, output
         self.dtype = torch.float32
         self.sizes = dict.fromkeys([0] + [map for step in steps for map in step.writes])
         self._takes_style = takes_style(root)
@@ -48,7 +49,7 @@ class Plan:
         """The same plan, with the sizes that maps have for such an input."""
         if len(input_shape) == 3:
             input_shape = (1, *input_shape)
-        plan = Plan(self.root, self.steps, self.output)
+        plan = copy(self)
         plan.dtype, plan.sizes = dtype, {0: tuple(input_shape)}
         for step in self.steps:
             plan.sizes.update(step.sizes(plan.sizes))
@@ -56,18 +57,17 @@ class Plan:
                 raise self._named(step, ValueError(f"expected a larger input than {tuple(input_shape)}"))
         return plan
 
-    def run(self, input: Tensor, style=None) -> Tensor:
-        root = self.root
+    def run(self, root: nn.Module, input: Tensor, style=None) -> Tensor:
         if global_hooks():
             return root.one_by_one(input, style)
         if style is not None and not self._takes_style:
-            raise ValueError(f"{type(root).__name__}: style: expected None, for none of its modules takes one")
+            raise ValueError(f"{self.name}: style: expected None, for none of its modules takes one")
         if input.dim() == 3 and self._begins_with_maps:
-            return self._run(input.unsqueeze(0), _of_batch(style)).squeeze(0)
-        return self._run(input, style)
+            return self._run(root, input.unsqueeze(0), _of_batch(style)).squeeze(0)
+        return self._run(root, input, style)
 
-    def _run(self, input, style):
-        run = Run({0: input}, style, _differentiated(self.root, input))
+    def _run(self, root, input, style):
+        run = Run({0: input}, style, _differentiated(root, input))
         for step in self.steps:
             try:
                 step.run(run)
@@ -85,7 +85,7 @@ class Plan:
         if not isinstance(step, Call):
             message = re.sub(r"^\w+: (?=[\w ]+: )", "", message)  # The function: the layer says more.
         layer = step.culprit(re.match(r"\w*", message).group())
-        return type(error)(f"{type(self.root).__name__}: {layer}: {message}")
+        return type(error)(f"{self.name}: {layer}: {message}")
 
     def draw(self, path) -> None:
         """A picture of it, in a format by the path's suffix: .svg, .png, .pdf. It takes matplotlib."""
@@ -209,7 +209,7 @@ class _Planner:
         for child, module in modules.items():
             self.take(f"{name}.{child}" if name else child, module)
         if adds:
-            self._add(Layer(name, container, Sum()), skip)
+            self._add(Layer(name, None, Sum()), skip)
 
     def take(self, name: str, module: nn.Module) -> None:
         try:

@@ -22,7 +22,7 @@ def table(plan) -> str:
 
 def title(plan) -> str:
     steps, maps = _count(len(plan.steps), "step"), _count(len(_written(plan)), "map")
-    return f"{type(plan.root).__name__}: {steps}, where its modules write {maps}"
+    return f"{plan.name}: {steps}, where its modules write {maps}"
 
 
 def _count(number, what):
@@ -30,13 +30,13 @@ def _count(number, what):
 
 
 def name_of(step) -> str:
-    return step.layer.name or type(step.layer.module).__name__
+    return step.layer.name or step.layer.kind
 
 
 def cells(step, plan) -> tuple[str, str, str]:
     """What happens on load, the kernel, what happens on store."""
     if isinstance(step, Call):
-        return "", type(step.layer.module).__name__, ""
+        return "", step.layer.kind, ""
     made = [written.words for written in step.written(plan.sizes)]
     if not isinstance(step, Convolve):
         return ", ".join(made), "scale_shift", ""

@@ -21,15 +21,18 @@ from ._styles import call, style_of, takes_style
 
 
 class Layer(NamedTuple):
-    """A part of a module, and the name that the module has in the chain."""
+    """A part of a module, and the name that the module has in the chain. The sum of a Residual comes without that."""
 
     name: str
-    module: nn.Module
+    module: nn.Module | None
     part: Part | None = None
 
+    @property
+    def kind(self) -> str:
+        return "Residual" if self.module is None else type(self.module).__name__
+
     def __str__(self) -> str:
-        kind = type(self.module).__name__
-        return f"{self.name} ({kind})" if self.name else kind
+        return f"{self.name} ({self.kind})" if self.name else self.kind
 
 
 class Written(NamedTuple):
@@ -341,7 +344,7 @@ class Call(Step):
         return {self.output: None if shape is None else _shape_behind(self.layer.module, shape)}
 
     def written(self, shapes: dict) -> list[Written]:
-        return [Written(type(self.layer.module).__name__, self.layer.name, shapes[self.output], self.output)]
+        return [Written(self.layer.kind, self.layer.name, shapes[self.output], self.output)]
 
 
 def _shape_behind(module, shape):

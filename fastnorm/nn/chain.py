@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import weakref
+
 import torch
 from torch import Tensor, nn
 
@@ -41,7 +43,7 @@ class Chain(nn.Sequential):
         # Exporters know torch's operators, and nothing of plans.
         if torch.compiler.is_exporting() or torch.jit.is_tracing():
             return self.one_by_one(input, style)
-        return self._current_plan().run(input, style)
+        return self._current_plan().run(self, input, style)
 
     def one_by_one(self, input: Tensor, style=None) -> Tensor:
         """`forward` without a plan: every module called as it is."""
@@ -64,11 +66,11 @@ class Chain(nn.Sequential):
     def _current_plan(self):
         if torch.compiler.is_compiling():
             return make_plan(self)  # While it traces; then it watches the modules itself.
-        plan, watch = self.__dict__.get("_planned", (None, None))
+        plan, watch, planned = self.__dict__.get("_planned", (None, None, None))
         # A replica of torch.nn.DataParallel comes with the plan of the module that it was copied from.
-        if plan is None or plan.root is not self or not watch.unchanged():
+        if plan is None or planned() is not self or not watch.unchanged():
             plan = make_plan(self)
-            self.__dict__["_planned"] = plan, Watch(list(self.modules()))
+            self.__dict__["_planned"] = plan, Watch(self), weakref.ref(self)
         return plan
 
     def __getstate__(self):

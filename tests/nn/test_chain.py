@@ -3,6 +3,7 @@
 import copy
 import pickle
 import random
+import weakref
 from collections import OrderedDict
 
 import pytest
