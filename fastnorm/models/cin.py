@@ -5,31 +5,37 @@ Dumoulin, Shlens, Kudlur, "A Learned Representation for Artistic Style", ICLR 20
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, one_hot
+from torch.nn.functional import one_hot
 
-from ..nn import ConditionalInstanceNorm2d
+from ..nn import Chain, ConditionalInstanceNorm2d, Residual
 from .onnx_weights import find_weights, load_onnx
 from .pictures import check_alpha, check_picture, mirror_to_multiple
 
 
-class ConditionalConv2d(nn.Module):
-    """Mirror-padded convolution, conditional instance norm, activation. No bias: the norm would take it out again."""
+class ConditionalConv2d(Chain):
+    """Upsampling, mirror-padded convolution, conditional instance norm, activation.
 
-    def __init__(self, in_channels, out_channels, kernel_size, styles, stride=1, activation="relu"):
-        super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False, padding_mode="reflect"
-        )
-        self.norm = ConditionalInstanceNorm2d(out_channels, styles, activation=activation)
+    The convolution has no bias: the norm would take it out again.
+    """
 
-    def forward(self, x: Tensor, style: Tensor, residual: Tensor | None = None) -> Tensor:
-        return self.norm(self.conv(x), style, residual)
+    def __init__(self, in_channels, out_channels, kernel_size, styles, stride=1, upsample=False, activation="relu"):
+        super().__init__(OrderedDict(
+            upsample=nn.UpsamplingNearest2d(scale_factor=2) if upsample else nn.Identity(),
+            conv=nn.Conv2d(
+                in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False, padding_mode="reflect"
+            ),
+            norm=ConditionalInstanceNorm2d(out_channels, styles, activation=activation),
+        ))  # fmt: skip
 
 
-class CIN(nn.Module):
+class CIN(Chain):
     """The network of Dumoulin et al., table 1. Sizes default to those of the published 26-style weights.
+
+    It runs as a kernel a layer: `print(model.plan())`.
 
     Args:
         styles: number of styles, S.
@@ -41,27 +47,28 @@ class CIN(nn.Module):
     """
 
     def __init__(self, styles: int = 26, contract=(32, 32, 32), residual_blocks: int = 6, expand=(8, 4)):
-        super().__init__()
-        self.styles = styles
         first, second, width = contract
         wide, narrow = expand
-        self.contract = nn.ModuleList([
-            ConditionalConv2d(3, first, 9, styles),
-            ConditionalConv2d(first, second, 3, styles, stride=2),
-            ConditionalConv2d(second, width, 3, styles, stride=2),
-        ])  # fmt: skip
-        self.residual = nn.ModuleList(
-            nn.ModuleList([
-                ConditionalConv2d(width, width, 3, styles),
-                ConditionalConv2d(width, width, 3, styles, activation=None),
-            ])
-            for _ in range(residual_blocks)
-        )  # fmt: skip
-        self.expand = nn.ModuleList([
-            ConditionalConv2d(width, wide, 3, styles),
-            ConditionalConv2d(wide, narrow, 3, styles),
-            ConditionalConv2d(narrow, 3, 9, styles, activation=None),
-        ])  # fmt: skip
+        super().__init__(OrderedDict(
+            contract=Chain(
+                ConditionalConv2d(3, first, 9, styles),
+                ConditionalConv2d(first, second, 3, styles, stride=2),
+                ConditionalConv2d(second, width, 3, styles, stride=2),
+            ),
+            residual=Chain(*(
+                Residual(
+                    ConditionalConv2d(width, width, 3, styles),
+                    ConditionalConv2d(width, width, 3, styles, activation=None),
+                )
+                for _ in range(residual_blocks)
+            )),
+            expand=Chain(
+                ConditionalConv2d(width, wide, 3, styles, upsample=True),
+                ConditionalConv2d(wide, narrow, 3, styles, upsample=True),
+                ConditionalConv2d(narrow, 3, 9, styles, activation="sigmoid"),
+            ),
+        ))  # fmt: skip
+        self.styles = styles
 
     def forward(self, content: Tensor, style: int | Tensor) -> Tensor:
         """The stylised picture, (N, 3, H, W) in 0..1, of the content's size.
@@ -77,14 +84,7 @@ class CIN(nn.Module):
         check_picture("CIN", "content", content)
         style = self._per_sample(style, content)
         x = mirror_to_multiple(content, 4, least=8)
-        for layer in self.contract:
-            x = layer(x, style)
-        for first, second in self.residual:
-            x = second(first(x, style), style, residual=x)
-        *upsampling, last = self.expand
-        for layer in upsampling:
-            x = layer(interpolate(x, scale_factor=2, mode="nearest"), style)
-        return torch.sigmoid(last(x, style))[..., : content.shape[2], : content.shape[3]]
+        return super().forward(x, style)[..., : content.shape[2], : content.shape[3]]
 
     def encode(self, style: int | Tensor) -> Tensor:
         """A style of any form that `forward` takes as the weights of a mixture, (1, S) or (N, S) floating point.

@@ -6,11 +6,14 @@ network", BMVC 2017, arXiv:1705.06830.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pad, relu, relu6
+from torch.nn.functional import interpolate, pad, relu6
 
 from ..functional import instance_norm
+from ..nn import Chain, Residual
 from .onnx_weights import find_weights, load_onnx
 from .pictures import check_alpha, check_picture, mirror_to_multiple
 
@@ -83,55 +86,68 @@ def mirror_conv2d(in_channels, out_channels, kernel_size, stride=1, bias=True):
     )
 
 
-class StyledConv2d(nn.Module):
-    """Mirror-padded convolution, instance norm times gamma(z) plus beta(z) of the style vector z, activation."""
+class StyledInstanceNorm2d(nn.Module):
+    """Instance norm times gamma(z) plus beta(z) of the style vector z, activation."""
 
-    def __init__(self, in_channels, out_channels, kernel_size, embedding, activation="relu"):
+    eps = 1e-5
+
+    def __init__(self, gamma: nn.Linear, beta: nn.Linear, activation: str | None):
         super().__init__()
-        self.conv = mirror_conv2d(in_channels, out_channels, kernel_size, bias=False)
-        self.gamma = nn.Linear(embedding, out_channels)
-        self.beta = nn.Linear(embedding, out_channels)
-        self.activation = activation
+        self.gamma, self.beta, self.activation = gamma, beta, activation
 
-    def forward(self, x: Tensor, z: Tensor, residual: Tensor | None = None) -> Tensor:
-        weight, bias = self.gamma(z), self.beta(z)
-        return instance_norm(self.conv(x), weight=weight, bias=bias, activation=self.activation, residual=residual)
+    def affine_of(self, style: Tensor) -> tuple[Tensor, Tensor]:
+        return self.gamma(style), self.beta(style)
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        weight, bias = self.affine_of(style)
+        return instance_norm(x, weight=weight, bias=bias, eps=self.eps, activation=self.activation)
 
 
-class TransformerNetwork(nn.Module):
+class StyledConv2d(Chain):
+    """Upsampling, mirror-padded convolution, instance norm of a style, activation."""
+
+    def __init__(self, in_channels, out_channels, kernel_size, embedding, upsample=False, activation="relu"):
+        super().__init__(OrderedDict(
+            upsample=nn.UpsamplingNearest2d(scale_factor=2) if upsample else nn.Identity(),
+            conv=mirror_conv2d(in_channels, out_channels, kernel_size, bias=False),
+            gamma=nn.Linear(embedding, out_channels),
+            beta=nn.Linear(embedding, out_channels),
+        ))  # fmt: skip
+        # No child, for its parameters are known as those of gamma and beta here.
+        self._norm = (StyledInstanceNorm2d(self.gamma, self.beta, activation),)
+
+    def parts(self) -> dict[str, nn.Module]:
+        return dict(upsample=self.upsample, conv=self.conv, norm=self._norm[0])
+
+
+class TransformerNetwork(Chain):
     """The picture's way, as in CIN; style enters the residual and the expanding layers only."""
 
     def __init__(self, embedding: int, contract, residual_blocks: int, expand):
-        super().__init__()
         first, second, width = contract
         wide, narrow = expand
-        self.contract = nn.ModuleList([
-            mirror_conv2d(3, first, 9),
-            mirror_conv2d(first, second, 3, stride=2),
-            mirror_conv2d(second, width, 3, stride=2),
-        ])  # fmt: skip
-        self.residual = nn.ModuleList(
-            nn.ModuleList([
-                StyledConv2d(width, width, 3, embedding),
-                StyledConv2d(width, width, 3, embedding, activation=None),
-            ])
-            for _ in range(residual_blocks)
-        )  # fmt: skip
-        self.expand = nn.ModuleList([
-            StyledConv2d(width, wide, 3, embedding),
-            StyledConv2d(wide, narrow, 3, embedding),
-            StyledConv2d(narrow, 3, 9, embedding, activation=None),
-        ])  # fmt: skip
-
-    def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        for layer in self.contract:
-            x = relu(layer(x))
-        for first, second in self.residual:
-            x = second(first(x, z), z, residual=x)
-        *upsampling, last = self.expand
-        for layer in upsampling:
-            x = layer(interpolate(x, scale_factor=2, mode="nearest"), z)
-        return torch.sigmoid(last(x, z))
+        super().__init__(OrderedDict(
+            contract=Chain(OrderedDict([
+                ("0", mirror_conv2d(3, first, 9)),
+                ("relu0", nn.ReLU()),
+                ("1", mirror_conv2d(first, second, 3, stride=2)),
+                ("relu1", nn.ReLU()),
+                ("2", mirror_conv2d(second, width, 3, stride=2)),
+                ("relu2", nn.ReLU()),
+            ])),
+            residual=Chain(*(
+                Residual(
+                    StyledConv2d(width, width, 3, embedding),
+                    StyledConv2d(width, width, 3, embedding, activation=None),
+                )
+                for _ in range(residual_blocks)
+            )),
+            expand=Chain(
+                StyledConv2d(width, wide, 3, embedding, upsample=True),
+                StyledConv2d(wide, narrow, 3, embedding, upsample=True),
+                StyledConv2d(narrow, 3, 9, embedding, activation="sigmoid"),
+            ),
+        ))  # fmt: skip
 
 
 class Ghiasi(nn.Module):

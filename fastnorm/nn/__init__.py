@@ -4,6 +4,7 @@ import sys
 
 from .adaconv import AdaConv2d, AdaConvFilter, KernelPredictor
 from .adain import AdaIN
+from .chain import Chain
 from .conditional_instance_norm import ConditionalInstanceNorm2d
 from .deformable_dynamic_instance_norm import DeformableDynamicInstanceNorm, DeformableFilter
 from .dynamic_conv import DynamicConv1d, DynamicConv2d, DynamicConv3d
@@ -11,6 +12,7 @@ from .dynamic_instance_norm import DynamicFilter, DynamicInstanceNorm
 from .instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 from .layer_instance_norm import LayerInstanceNorm2d
 from .reflection_pad import ReflectionPad1d, ReflectionPad2d, ReflectionPad3d
+from .residual import Residual
 from .spatially_adaptive_dynamic_instance_norm import SpatiallyAdaptiveDynamicInstanceNorm
 from .spatially_adaptive_norm import SpatiallyAdaptiveNorm2d
 from .upsample_pad import UpsamplePad2d
@@ -19,6 +21,7 @@ __all__ = [
     "AdaConv2d",
     "AdaConvFilter",
     "AdaIN",
+    "Chain",
     "ConditionalInstanceNorm2d",
     "DeformableDynamicInstanceNorm",
     "DeformableFilter",
@@ -35,6 +38,7 @@ __all__ = [
     "ReflectionPad1d",
     "ReflectionPad2d",
     "ReflectionPad3d",
+    "Residual",
     "SpatiallyAdaptiveDynamicInstanceNorm",
     "SpatiallyAdaptiveNorm2d",
     "UpsamplePad2d",

@@ -37,5 +37,15 @@ class AdaIN(nn.Module):
             style_correction=self.style_correction,
         )
 
+    def affine_of(self, style: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """weight and bias of the norm that this is: deviation and mean of the style, each (C,), (1, C) or (N, C)."""
+        if not isinstance(style, Tensor):
+            mean, std = style
+            return std, mean
+        eps = self.eps if self.style_eps is None else self.style_eps
+        correction = self.correction if self.style_correction is None else self.style_correction
+        mean, rstd = functional.instance_stats(style, eps, correction, self.eps_mode)
+        return 1 / rstd, mean
+
     def extra_repr(self) -> str:
         return f"eps={self.eps}, correction={self.correction}, eps_mode={self.eps_mode!r}"

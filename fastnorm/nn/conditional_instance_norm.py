@@ -3,6 +3,7 @@ from torch import Tensor, nn
 
 from .. import functional
 from .._checks import check_activation, check_style
+from ..ops.conditional_instance_norm import of_style
 from ._batch import to_batch
 
 
@@ -48,6 +49,19 @@ class ConditionalInstanceNorm2d(nn.Module):
             negative_slope=self.negative_slope,
         )
         return output.squeeze(0) if unbatched else output
+
+    def affine_of(self, style: Tensor) -> tuple[Tensor, Tensor]:
+        """weight and bias, each (N, C), of a style as `forward` takes it; without N, or with an N of 1, for all samples."""
+        name = type(self).__name__
+        mixture = isinstance(style, Tensor) and style.is_floating_point()
+        batch = style.shape[:-1] if mixture else getattr(style, "shape", ())
+        check_style(name, style, tuple(batch), self.num_styles)
+        dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        try:
+            return of_style(self.weight, style, dtype), of_style(self.bias, style, dtype)
+        except IndexError:
+            expected = f"indices in 0..{self.num_styles - 1}"
+            raise IndexError(f"style: expected {expected}, got {style.tolist()}") from None
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, num_styles={self.num_styles}, eps={self.eps}, activation={self.activation!r}"

@@ -25,18 +25,17 @@ def reference(input, weight, bias, style, eps=1e-5, activation=None, residual=No
 
 def _compose(norm, input, weight, bias, style, eps, activation, residual, negative_slope):
     return norm(
-        input, _of_style(weight, style, input), _of_style(bias, style, input), residual=residual,
+        input, *(of_style(table, style, wide_dtype(input)) for table in (weight, bias)), residual=residual,
         eps=eps, activation=activation, negative_slope=negative_slope,
     )  # fmt: skip
 
 
-def _of_style(table, style, input):
-    """Rows of an (S, C) table: by index (N,), or by mixture (N, S)."""
+def of_style(table, style, dtype):
+    """Rows of an (S, C) table: by index (N,), or by mixture (N, S), which is computed in `dtype`."""
     if not style.is_floating_point():
         return table.index_select(0, style)
     # A few numbers, which every pixel is multiplied by. As a matrix product, autocast would take them to bfloat16.
-    wide = wide_dtype(input)
-    return (style.to(wide).unsqueeze(2) * table.to(wide)).sum(1)
+    return (style.to(dtype).unsqueeze(-1) * table.to(dtype)).sum(-2)
 
 
 def _samples(make, shape):

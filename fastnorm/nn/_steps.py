@@ -1,0 +1,359 @@
+"""The steps of a plan: what each reads, does and writes, and how it runs.
+
+Maps have numbers; 0 is the chain's input. While a plan runs, a `Run` holds those that are still to be read, and the
+statistics that their convolutions took.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .. import functional
+from .._checks import autocasts, check_per_plane
+from ..ops._window import both_sides, output_size
+from ._recognise import Norm, Part, one_or_two
+from ._styles import call, style_of, takes_style
+
+
+class Layer(NamedTuple):
+    """A part of a module, and the name that the module has in the chain. The sum of a Residual comes without that."""
+
+    name: str
+    module: nn.Module | None
+    part: Part | None = None
+
+    @property
+    def kind(self) -> str:
+        return "Residual" if self.module is None else type(self.module).__name__
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.kind})" if self.name else self.kind
+
+
+class Written(NamedTuple):
+    """A map that the modules write, one by one. Where the plan writes it too, it has a number there."""
+
+    words: str
+    name: str
+    shape: tuple[int, ...] | None
+    map: int | None = None
+
+
+@dataclass
+class Run:
+    maps: dict[int, Tensor]
+    style: object
+    differentiated: bool
+    statistics: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+
+@dataclass
+class Entry:
+    """What becomes of a map on its way in: activation(norm(map) + residual)."""
+
+    map: int
+    norm: Layer | None = None
+    residual: int | None = None
+    sum: Layer | None = None
+    activation: Layer | None = None
+
+    @property
+    def bare(self) -> bool:
+        return self.norm is self.residual is self.activation is None
+
+    @property
+    def layers(self) -> list[Layer]:
+        return [layer for layer in (self.norm, self.sum, self.activation) if layer is not None]
+
+    @property
+    def reads(self) -> list[int]:
+        return [self.map] if self.residual is None else [self.map, self.residual]
+
+    def changes(self, run: Run) -> dict[str, Tensor | None]:
+        """mean, scale, shift and residual, as `functional.scale_shift` and `norm_conv2d` take them."""
+        mean, scale, shift = (None, None, None) if self.norm is None else self._affine(run)
+        return dict(mean=mean, scale=scale, shift=shift, residual=self._residual(run))
+
+    def written(self, run: Run) -> Tensor:
+        """What enters, as a map of its own."""
+        input, activation = run.maps[self.map], _activation(self.activation)
+        if self.norm is None or self.norm.part.running or not self.norm.part.usual or self.map in run.statistics:
+            return functional.scale_shift(input, **self.changes(run), **activation)
+        weight, bias = self._parameters(run)
+        return functional.instance_norm(
+            input, weight=weight, bias=bias, eps=self.norm.part.eps, residual=self._residual(run), **activation
+        )
+
+    def _residual(self, run):
+        return None if self.residual is None else run.maps[self.residual]
+
+    def _affine(self, run):
+        weight, bias = self._parameters(run)
+        mean, scale = self._statistics(run)
+        return mean, scale if weight is None else scale * weight, bias
+
+    def _parameters(self, run):
+        """Weight and bias of the norm, each None, (C,) or (N, C)."""
+        (name, module, norm), input = self.norm, run.maps[self.map]
+        if input.dim() != 4:
+            raise ValueError(f"norm: expected an input (N, C, H, W), got {tuple(input.shape)}")
+        if not norm.running and input.shape[2] * input.shape[3] == 1:
+            raise ValueError("norm: expected more than 1 element in a plane, got planes of (1, 1)")
+        weight, bias = module.affine_of(style_of(name, run.style)) if norm.styled else (module.weight, module.bias)
+        return _per_plane("weight", weight, input), _per_plane("bias", bias, input)
+
+    def _statistics(self, run):
+        _, module, norm = self.norm
+        input = run.maps[self.map]
+        if norm.running:
+            return _running(module, input)
+        taken = run.statistics.pop(self.map, None)
+        return taken or functional.instance_stats(input, norm.eps, norm.correction, norm.eps_mode)
+
+
+def _per_plane(name, parameter, input):
+    if parameter is None:
+        return None
+    check_per_plane("chain", f"norm {name}", parameter, input, shared_samples=True)
+    return parameter.expand(input.shape[:2]) if parameter.dim() == 2 else parameter
+
+
+def _running(module, input):
+    wide = torch.promote_types(module.running_var.dtype, torch.promote_types(input.dtype, torch.float32))
+    return module.running_mean, (module.running_var.to(wide) + module.eps).rsqrt()
+
+
+def _activation(layer, whose=""):
+    if layer is None:
+        return {}
+    return {f"{whose}activation": layer.part.name, f"{whose}negative_slope": layer.part.negative_slope}
+
+
+class Step:
+    """Reads maps, writes maps, and frees those that nobody reads after it."""
+
+    def prepare(self) -> None:
+        """Once, before the first run: what is the same at every one."""
+
+    def run(self, run: Run) -> None:
+        """One kernel, or one module."""
+
+    def culprit(self, argument: str) -> Layer:
+        """The layer that the first word of an error is about."""
+
+    def sizes(self, shapes: dict) -> dict:
+        """Shapes of the maps that it writes, from those of the maps it reads; None for what cannot be told."""
+
+    def written(self, shapes: dict) -> list[Written]:
+        """What modules would write, one by one."""
+
+
+@dataclass
+class Convolve(Step):
+    """A call of `functional.norm_conv2d`."""
+
+    layer: Layer
+    entry: Entry
+    output: int
+    upsampling: list[Layer]
+    padding: list[Layer]
+    entered: int | None = None
+    activation: Layer | None = None
+    statistics: Norm | None = None
+    drops_bias: bool = False
+    # Its output is read as it is, too, so that nothing may be done to it on store.
+    is_added: bool = False
+    frees: list[int] = field(default_factory=list)
+
+    @property
+    def reads(self) -> list[int]:
+        return self.entry.reads
+
+    @property
+    def writes(self) -> list[int]:
+        return [self.output] if self.entered is None else [self.entered, self.output]
+
+    def prepare(self) -> None:
+        conv, part, norm = self.layer.module, self.layer.part, self.statistics
+        self._factor = _product(self.upsampling)
+        self._padding = _sum(self.padding) if self.padding else part.padding
+        self._window = dict(
+            stride=conv.stride, padding=self._padding, dilation=conv.dilation, groups=conv.groups,
+            padding_mode=self.padding[0].part.mode if self.padding else conv.padding_mode,
+            scale_factor=self._factor, **_activation(self.activation, "output_"),
+        )  # fmt: skip
+        self._ends = dict(return_entered=self.entered is not None, **_activation(self.entry.activation))
+        if norm is not None:
+            self._ends.update(return_stats=True, eps=norm.eps, correction=norm.correction, eps_mode=norm.eps_mode)
+
+    def run(self, run: Run) -> None:
+        if run.differentiated:
+            return self._run_apart(run)
+        conv = self.layer.module
+        input, changes = run.maps[self.entry.map], self.entry.changes(run)
+        bias = None if self.drops_bias else conv.bias
+        found = functional.norm_conv2d(_as_autocast(input), conv.weight, bias, **changes, **self._window, **self._ends)
+        output, *others = found if isinstance(found, tuple) else (found,)
+        run.maps[self.output] = output
+        if self.statistics is not None:
+            mean, rstd, *others = others
+            run.statistics[self.output] = mean, rstd
+        if self.entered is not None:
+            (run.maps[self.entered],) = others
+
+    def _run_apart(self, run):
+        """With gradients what enters is written in any case, and that of a norm together with its statistics costs less."""
+        conv = self.layer.module
+        entered = run.maps[self.entry.map] if self.entry.bare else self.entry.written(run)
+        # Of a bias without effect the gradient is 0: whoever waits for every gradient, as DistributedDataParallel, gets it.
+        bias = 0 * conv.bias if self.drops_bias else conv.bias
+        run.maps[self.output] = functional.norm_conv2d(_as_autocast(entered), conv.weight, bias, **self._window)
+        if self.entered is not None:
+            run.maps[self.entered] = entered
+
+    def culprit(self, argument: str) -> Layer:
+        return _culprit(argument, self.entry, self.padding) or self.layer
+
+    def sizes(self, shapes: dict) -> dict:
+        shape = shapes[self.entry.map]
+        return {self.output: self._output(shape)} | ({} if self.entered is None else {self.entered: shape})
+
+    def _output(self, shape):
+        if shape is None:
+            return None
+        conv = self.layer.module
+        around = both_sides(self._padding, conv.kernel_size, conv.dilation)
+        size = [length * factor for length, factor in zip(shape[2:], self._factor)]
+        return shape[0], conv.out_channels, *output_size(size, conv.kernel_size, conv.stride, around, conv.dilation)
+
+    def written(self, shapes: dict) -> list[Written]:
+        conv, shape, output = self.layer.module, shapes[self.entry.map], shapes[self.output]
+        made = [Written(layer.part.words, layer.name, shape) for layer in self.entry.layers]
+        if self.entered is not None:
+            made[-1] = made[-1]._replace(map=self.entered)
+        for name, module, part in (*self.upsampling, *self.padding):
+            shape = shape and part.shape(shape)
+            # torch's convolution copies the map for every padding but that with zeros.
+            if module is not conv or part.mode != "zeros":
+                made.append(Written(part.words, name, shape))
+        stride = "" if conv.stride == (1, 1) else f", stride {one_or_two(conv.stride)}"
+        made.append(Written(f"conv {'x'.join(map(str, conv.kernel_size))}{stride}", self.layer.name, output))
+        if self.activation is not None:
+            made.append(Written(self.activation.part.words, self.activation.name, output))
+        made[-1] = made[-1]._replace(map=self.output)
+        return made
+
+
+def _product(layers):
+    rows = columns = 1
+    for layer in layers:
+        rows, columns = rows * layer.part.factor[0], columns * layer.part.factor[1]
+    return rows, columns
+
+
+def _sum(layers):
+    return tuple(map(sum, zip(*(layer.part.sides for layer in layers))))
+
+
+def _culprit(argument, entry, padding=()):
+    """The layer that an argument comes from; None for those of the convolution itself."""
+    if argument == "padding" and padding:
+        return padding[0]
+    if argument == "residual":
+        return entry.sum
+    return entry.norm if argument in ("norm", "style", "mean", "scale", "shift") else None
+
+
+def _as_autocast(input):
+    """As torch's convolutions take their input under autocast."""
+    if input.dtype != torch.float64 and autocasts(input):
+        return input.to(torch.get_autocast_dtype(input.device.type))
+    return input
+
+
+@dataclass
+class ScaleShift(Step):
+    """A norm, a sum and an activation that no convolution reads: `functional.scale_shift`, or `instance_norm`."""
+
+    entry: Entry
+    output: int
+    frees: list[int] = field(default_factory=list)
+
+    @property
+    def layer(self) -> Layer:
+        return self.entry.layers[0]
+
+    @property
+    def reads(self) -> list[int]:
+        return self.entry.reads
+
+    @property
+    def writes(self) -> list[int]:
+        return [self.output]
+
+    def run(self, run: Run) -> None:
+        run.maps[self.output] = self.entry.written(run)
+
+    def culprit(self, argument: str) -> Layer:
+        return _culprit(argument, self.entry) or self.layer
+
+    def sizes(self, shapes: dict) -> dict:
+        return {self.output: shapes[self.entry.map]}
+
+    def written(self, shapes: dict) -> list[Written]:
+        made = [Written(layer.part.words, layer.name, shapes[self.output]) for layer in self.entry.layers]
+        made[-1] = made[-1]._replace(map=self.output)
+        return made
+
+
+@dataclass
+class Call(Step):
+    """A module as it is, and why."""
+
+    layer: Layer
+    reason: str
+    input: int
+    output: int
+    frees: list[int] = field(default_factory=list)
+
+    @property
+    def reads(self) -> list[int]:
+        return [self.input]
+
+    @property
+    def writes(self) -> list[int]:
+        return [self.output]
+
+    def prepare(self) -> None:
+        self._styled = takes_style(self.layer.module)
+
+    def run(self, run: Run) -> None:
+        name, module, _ = self.layer
+        run.maps[self.output] = call(module, name, run.maps[self.input], run.style, self._styled)
+
+    def culprit(self, argument: str) -> Layer:
+        return self.layer
+
+    def sizes(self, shapes: dict) -> dict:
+        shape = shapes[self.input]
+        return {self.output: None if shape is None else _shape_behind(self.layer.module, shape)}
+
+    def written(self, shapes: dict) -> list[Written]:
+        return [Written(self.layer.kind, self.layer.name, shapes[self.output], self.output)]
+
+
+def _shape_behind(module, shape):
+    """Of what a module makes of a map of that shape; None where it does not say so without numbers to work on."""
+    try:
+        without_numbers = deepcopy(module).to("meta")
+        for part in without_numbers.modules():
+            part._forward_hooks.clear(), part._forward_pre_hooks.clear()
+        with torch.no_grad():
+            return tuple(without_numbers(torch.empty(shape, device="meta")).shape)
+    except Exception:
+        return None
