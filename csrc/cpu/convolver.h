@@ -376,7 +376,7 @@ class Convolver {
     if (phases_ > 1) interleave(row, phases_, phase_pitch_, length, space.line.get());
     finish_row(
         out, phases_ > 1 ? space.line.get() : row, length, bias, pass_.result_activation,
-        pass_.statistics ? &moments : nullptr);
+        pass_.statistics ? &moments : nullptr, pass_.past_caches);
   }
 
   void put_moments(const Part& work, int64_t channel, int64_t chunk, const PartMoments<W>& moments) const {

@@ -24,13 +24,20 @@ inline void interleave(const W* row, int64_t phases, int64_t pitch, int64_t leng
 // `out` may be the row itself.
 template <class T, class W>
 inline void finish_row(
-    T* out, const W* row, int64_t length, W bias, const Activation& activation, PartMoments<W>* moments) {
+    T* out, const W* row, int64_t length, W bias, const Activation& activation, PartMoments<W>* moments,
+    bool past_caches = false) {
   const Vector<W> add = broadcast(bias);
   const int code = activation.code;
   const W slope = static_cast<W>(activation.slope);
   const auto value = [&](int64_t i, auto count) IN_PLACE { return activate(load(row + i, count) + add, code, slope); };
+  const bool streams = past_caches && is_aligned(out);
+  const auto put = [&](int64_t i, Vector<W> v, auto count) IN_PLACE {
+    if constexpr (std::is_same_v<decltype(count), Whole>)
+      if (streams) return stream(out + i, v);
+    store(out + i, v, count);
+  };
   if (!moments) {
-    for_each_vector<W>(0, length, [&](int64_t i, auto count) { store(out + i, value(i, count), count); });
+    for_each_vector<W>(0, length, [&](int64_t i, auto count) { put(i, value(i, count), count); });
     return;
   }
   if (moments->empty()) {
@@ -44,7 +51,7 @@ inline void finish_row(
     const Vector<W> v = value(i, count), d = keep<W>(v - pivot, count);
     deviations[a] += d;
     squares[a] += d * d;
-    store(out + i, v, count);
+    put(i, v, count);
   };
   int64_t i = 0;
   for (; i + 2 * lanes<W> <= length; i += 2 * lanes<W>) {
@@ -69,7 +76,9 @@ inline void finish_rows(
     for (int64_t row = rows.first; row < rows.last; ++row) {
       W* of_row = sums + c * stride + (row - rows.first) * pitch;
       const auto finish = [&](auto* out) {
-        finish_row(out, of_row, result.length, bias[c], pass.result_activation, pass.statistics ? &moments : nullptr);
+        finish_row(
+            out, of_row, result.length, bias[c], pass.result_activation, pass.statistics ? &moments : nullptr,
+            pass.past_caches && !result.channels_last);
       };
       if (result.channels_last) finish(of_row);
       else finish(result.at(c, row));

@@ -148,7 +148,7 @@ struct Entering {
   bool changes() const { return norm.center || residual.data || activation.code || entered.data; }
 };
 
-// The same of a run of elements: `Coefs` are a number for all, or for each.
+// The same of a run of elements. Meanwhile what is `ahead` in the other maps comes nearer, too.
 template <class T>
 struct EnteringRun {
   using W = Wide<T>;
@@ -156,14 +156,21 @@ struct EnteringRun {
   T* entered;
   int code;
   W slope;
+  int64_t ahead;
 
   template <class Count>
   IN_PLACE Vector<W> operator()(
       Vector<W> x, Vector<W> center, Vector<W> scale, Vector<W> shift, int64_t i, Count count) const {
     Vector<W> v = (x - center) * scale + shift;
-    if (residual) v += load(residual + i, count);
+    if (residual) {
+      prefetch(residual + ahead + i);
+      v += load(residual + i, count);
+    }
     v = activate(v, code, slope);
-    if (entered) store(entered + i, v, count);
+    if (entered) {
+      prefetch_to_write(entered + ahead + i);
+      store(entered + i, v, count);
+    }
     return v;
   }
 };
@@ -200,9 +207,7 @@ struct Pass {
         norm(norm),
         threads(threads),
         forward(direction == Direction::forward),
-        past_caches(
-            conv.samples * out_channels() * result_size()[0] * result_size()[1] * result_size()[2] * int64_t(sizeof(T)) >=
-            streamed_bytes) {}
+        past_caches(is_past_caches()) {}
 
   Pass(const NormConv2d& call, const Normalization<W>& norm, PlaneStatistics* statistics, const Threads& threads)
       : conv(call.shape),
@@ -214,7 +219,7 @@ struct Pass {
         norm(norm),
         threads(threads),
         forward(true),
-        past_caches(false),  // The next layer is about to read it.
+        past_caches(is_past_caches()),
         activation(call.entry.activation),
         result_activation(call.exit.activation),
         residual(static_cast<const T*>(call.entry.residual)),
@@ -226,6 +231,11 @@ struct Pass {
     const int64_t* apart = conv.input_dilation;
     return !norm.shift && !activation.code && !result_activation.code && !residual && !entered && !statistics &&
         !filters.wide && apart[0] * apart[1] * apart[2] == 1;
+  }
+
+  bool is_past_caches() const {
+    const int64_t* size = result_size();
+    return conv.samples * out_channels() * size[0] * size[1] * size[2] * int64_t(sizeof(T)) >= streamed_bytes;
   }
 
   // Of a sample: its channels, and how large its maps are.
@@ -288,22 +298,27 @@ class RowShape {
   // `change(x, i, count)` is what becomes of the elements from i on.
   template <class T, class Change>
   void fill(W* row, const T* source, int64_t ahead, const Change& change) const {
+    const auto changed = [&](int64_t i, auto count) IN_PLACE {
+      prefetch(source + ahead + i);
+      return change(load(source + i, count), i, count);
+    };
+    int64_t start = 0;
     if (phases_ == 1) {
-      for_each_vector<W>(0, length_, [&](int64_t i, auto count) {
-        prefetch(source + ahead + i);
-        store(row + first() + i, change(load(source + i, count), i, count), count);
-      });
-    } else {
-      W line[max_line];
-      for (int64_t start = 0; start < length_; start += max_line) {
-        const int64_t count = smaller(max_line, length_ - start);
-        for_each_vector<W>(0, count, [&](int64_t i, auto part) {
-          prefetch(source + start + ahead + i);
-          store(line + i, change(load(source + start + i, part), start + i, part));
-        });
-        deal(line, count, row, before_ + start);
+      for_each_vector<W>(0, length_, [&](int64_t i, auto count) { store(row + first() + i, changed(i, count), count); });
+      start = length_;
+    } else if (phases_ == 2) {
+      W *own = row + position(before_), *other = row + position(before_ + 1);
+      for (; start + 2 * lanes<W> <= length_; start += 2 * lanes<W>) {
+        const Vector<W> a = changed(start, Whole{}), b = changed(start + lanes<W>, Whole{});
+        store(own + start / 2, every_second<0, W>(a, b));
+        store(other + start / 2, every_second<1, W>(a, b));
       }
     }
+    for_each_vector<W>(start, length_, [&](int64_t i, auto count) {
+      W numbers[lanes<W>];
+      store(numbers, changed(i, count));
+      for (int lane = 0; lane < number_of<W>(count); ++lane) row[position(before_ + i + lane)] = numbers[lane];
+    });
     finish(row);
   }
 
@@ -317,22 +332,6 @@ class RowShape {
   int64_t length() const { return length_; }
 
  private:
-  static constexpr int64_t max_line = 1024;
-
-  // Neighbours to their phases.
-  void deal(const W* line, int64_t count, W* row, int64_t padded) const {
-    int64_t i = 0;
-    if (phases_ == 2) {
-      W *even = row + position(padded), *odd = row + position(padded + 1);
-      for (; i + 2 * lanes<W> <= count; i += 2 * lanes<W>) {
-        const Vector<W> a = load(line + i), b = load(line + i + lanes<W>);
-        store(even + i / 2, every_second<0, W>(a, b));
-        store(odd + i / 2, every_second<1, W>(a, b));
-      }
-    }
-    for (; i < count; ++i) row[position(padded + i)] = line[i];
-  }
-
   // How far a kernel reaches beyond its first tap, and how much of the padded row all taps see.
   static int64_t reach(const Convolution& conv) { return (conv.kernel[2] - 1) * conv.dilation[2]; }
   static int64_t seen(const Convolution& conv) { return (conv.output[2] - 1) * conv.stride[2] + reach(conv) + 1; }
@@ -391,7 +390,7 @@ class RowCache {
             [](Vector<W> x, int64_t, auto) IN_PLACE { return x; });
     } else {
       for (int64_t c = 0; c < channels; ++c) {
-        const EnteringRun<T> run = run_of(entering, row, c);
+        const EnteringRun<T> run = run_of(entering, row, c, ahead);
         const Normalization<W> norm = entering.norm + c;
         const Vector<W> center = broadcast(norm.center ? *norm.center : W(0));
         const Vector<W> scale = broadcast(norm.center ? *norm.scale : W(1));
@@ -411,10 +410,11 @@ class RowCache {
 
  private:
   template <class T>
-  static EnteringRun<T> run_of(const Entering<T>& entering, const Schedule::Load& row, int64_t channel) {
+  static EnteringRun<T> run_of(
+      const Entering<T>& entering, const Schedule::Load& row, int64_t channel, int64_t ahead) {
     const T* residual = entering.residual.data ? entering.residual.at(channel, row.source) : nullptr;
     T* entered = entering.entered.data && row.first ? entering.entered.at(channel, row.source) : nullptr;
-    return {residual, entered, entering.activation.code, static_cast<W>(entering.activation.slope)};
+    return {residual, entered, entering.activation.code, static_cast<W>(entering.activation.slope), ahead};
   }
 
   template <class T>
@@ -422,7 +422,7 @@ class RowCache {
       const Plane<const T>& plane, int64_t channels, const Schedule::Load& row, W* rows,
       const Entering<T>& entering) const {
     const T* source = plane.at(0, row.source);
-    const EnteringRun<T> run = run_of(entering, row, 0);
+    const EnteringRun<T> run = run_of(entering, row, 0, 0);
     const Normalization<W> norm = entering.norm;
     const bool changes = entering.changes();
     const int64_t length = ceil_div(shape_.length(), lanes<W>) * lanes<W>;

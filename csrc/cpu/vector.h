@@ -242,6 +242,7 @@ inline void store(T* p, V v, Whole) {
 
 // Asks for the line at p, which may lie anywhere, to be brought to L2.
 inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+inline void prefetch_to_write(const void* p) { __builtin_prefetch(p, 1, 2); }
 
 // The first `count` elements of a vector, 0 behind them.
 #if defined(__AVX512F__)
