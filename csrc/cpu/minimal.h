@@ -179,7 +179,7 @@ class Minimal {
     explicit Workspace(const Minimal& of)
         : rows(of.shape_, of.block_.ins, of.schedule_.slots()),
           spread(of.block_.ins * data * of.line_),
-          products_of(ceil_div(of.block_.in_parts() == 1 ? 1 : of.block_.outs, 8) * 8 * products * of.line_),
+          products_of(of.block_.outs * products * of.line_),
           sums(of.block_.outs * of.sum_stride()),
           bias(of.block_.outs) {}
   };
@@ -204,12 +204,18 @@ class Minimal {
         const int64_t in = part * block_.ins, ins = smaller(block_.ins, block_.in - in);
         if (first == 0 || block_.in_parts() > 1) bring_rows(space.rows, pass_, schedule_, work.sample, in, ins, work.out == 0, chunk);
         spread(space, rows, ins, first, vectors);
-        for_each_tile(0, work.outs, [&](int64_t out, auto tile) {
-          W* const found = space.products_of.get() + (block_.in_parts() == 1 ? 0 : out) * products * line_;
-          multiply<tile>(space.spread.get(), work.out + out, in, ins, vectors * (rows.last - rows.first), part == 0, found);
-          if (part + 1 == block_.in_parts()) collect<tile>(found, rows, first, vectors, space.sums.get() + out * sum_stride());
-        });
+        // Product after product, so that what all tiles of outputs read stays in L1.
+        for (int product = 0; product < products; ++product)
+          for_each_tile(0, work.outs, [&](int64_t out, auto tile) {
+            multiply<tile>(
+                space.spread.get(), product, work.out + out, in, ins, vectors * (rows.last - rows.first), part == 0,
+                space.products_of.get() + out * products * line_);
+          });
       }
+      for_each_tile(0, work.outs, [&](int64_t out, auto tile) {
+        collect<tile>(
+            space.products_of.get() + out * products * line_, rows, first, vectors, space.sums.get() + out * sum_stride());
+      });
     }
     for (int64_t c = 0; c < work.outs; ++c)
       space.bias.get()[c] = pass_.bias_of(work.sample * conv_.out_channels + work.out + c);
@@ -251,15 +257,13 @@ class Minimal {
 
   template <int channels>
   void multiply(
-      const W* spread, int64_t out, int64_t in, int64_t ins, int64_t vectors, bool first, W* found) const {
-    for (int product = 0; product < products; ++product) {
-      const int y = product / Filtering::products, x = product % Filtering::products;
-      const int from = Filtering::data_of(y) * Filtering::data + Filtering::data_of(x);
-      const Source<W> source = {spread + from * line_, 0, 1, 0};
-      const W* weights = weights_.get() + (out * products + product * channels) * block_.in + in * channels;
-      const Partial<W> sums[] = {{found + product * channels * line_, line_, first}};
-      convolve_rows<1, channels>(source, 0, vectors, Taps{taps_.get(), ins}, weights, 0, sums);
-    }
+      const W* spread, int product, int64_t out, int64_t in, int64_t ins, int64_t vectors, bool first, W* found) const {
+    const int y = product / Filtering::products, x = product % Filtering::products;
+    const int from = Filtering::data_of(y) * Filtering::data + Filtering::data_of(x);
+    const Source<W> source = {spread + from * line_, 0, 1, 0};
+    const W* weights = weights_.get() + (out * products + product * channels) * block_.in + in * channels;
+    const Partial<W> sums[] = {{found + product * channels * line_, line_, first}};
+    convolve_rows<1, channels>(source, 0, vectors, Taps{taps_.get(), ins}, weights, 0, sums);
   }
 
   template <int channels>
