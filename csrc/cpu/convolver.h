@@ -127,11 +127,11 @@ IN_PLACE inline void convolve_tile(
       }
     }
   }
-  const bool one = source.in_channels <= in_piece;
+  if (source.in_channels > in_piece)
+    unrolled<channels>(
+        [&](int c) IN_PLACE { unrolled<columns>([&](int i) IN_PLACE { tile[c][i] += pieces[c][i]; }); });
   unrolled<channels>([&](int c) IN_PLACE {
-    unrolled<columns>([&](int i) IN_PLACE {
-      sums[i / vectors].at(first).end(c, i % vectors, one ? tile[c][i] : pieces[c][i] + tile[c][i]);
-    });
+    unrolled<columns>([&](int i) IN_PLACE { sums[i / vectors].at(first).end(c, i % vectors, tile[c][i]); });
   });
 }
 
