@@ -448,7 +448,7 @@ class Convolver {
 
   void pack_shared() const {
     const int64_t tiles = ceil_div(block_.out, 8), filter = block_.in * kernel_size(conv_);
-    parallel(pass_.threads, conv_.groups * tiles, 8 * filter, [&](int64_t task) {
+    parallel(pass_.threads, conv_.groups * tiles, filter, [&](int64_t task) {
       const int64_t group = task / tiles, first = task % tiles * 8;
       for_each_tile(first, smaller(first + 8, block_.out), [&](int64_t out, auto tile) {
         pack<tile>(0, group, out, 0, block_.in, shared_weights_.get() + (group * block_.out + out) * filter);

@@ -33,8 +33,8 @@ struct PlainFiltering {
   template <class V>
   static void filter(const V (&g)[taps], V (&to)[products]) {
     to[0] = g[0];
-    to[1] = (g[0] + g[2] + g[1]) * V(0.5);
-    to[2] = (g[0] + g[2] - g[1]) * V(0.5);
+    to[1] = (g[0] + g[2] + g[1]) * 0.5f;
+    to[2] = (g[0] + g[2] - g[1]) * 0.5f;
     to[3] = g[2];
   }
   template <class V>
@@ -124,10 +124,12 @@ class Minimal {
       const bool upsampled = conv.input_dilation[dim] == 2 && conv.padding[dim] == 2;
       const bool right = outputs == 4 ? upsampled : conv.input_dilation[dim] == 1 && conv.stride[dim] == 1;
       // The last tile may reach beyond a border by 2 more than the convolution does.
-      const bool wide = conv.input[dim] >= conv.padding[dim] + 4 && conv.output[dim] >= lanes<W>;
-      if (!right || !wide || conv.kernel[dim] != Filtering::taps || conv.dilation[dim] != 1) return false;
+      const bool far = conv.input[dim] >= conv.padding[dim] + 4;
+      if (!right || !far || conv.kernel[dim] != Filtering::taps || conv.dilation[dim] != 1) return false;
     }
-    return conv.input_dilation[0] == 1 && conv.padding[0] == 0 && conv.output[0] == 1;
+    // Lanes without a tile are work for nothing.
+    const int64_t tiles = ceil_div(conv.output[2], outputs), lanes_used = ceil_div(tiles, lanes<W>) * lanes<W>;
+    return 4 * tiles >= 3 * lanes_used && conv.input_dilation[0] == 1 && conv.padding[0] == 0 && conv.output[0] == 1;
   }
 
   explicit Minimal(const Pass<T>& pass)
@@ -294,7 +296,8 @@ class Minimal {
 
   // The filters of each tile of output channels: (products, in_channels, channels).
   void pack() const {
-    parallel(pass_.threads, ceil_div(conv_.out_channels, 8), 8 * conv_.in_channels * products, [&](int64_t task) {
+    // A few elements are a vector's work.
+    parallel(pass_.threads, ceil_div(conv_.out_channels, 8), conv_.in_channels * products, [&](int64_t task) {
       for_each_tile(8 * task, smaller(8 * task + 8, conv_.out_channels), [&](int64_t out, auto tile) {
         W* to = weights_.get() + out * products * conv_.in_channels;
         if (pass_.filters.wide) pack<tile>(pass_.template filters_of<W>(0), out, to);
@@ -303,23 +306,28 @@ class Minimal {
     });
   }
 
+  // Several channels' filters at a time, as vectors.
   template <int channels, class F>
   void pack(const F* filters, int64_t out, W* to) const {
-    constexpr int taps = Filtering::taps, count = Filtering::products;
-    for (int c = 0; c < channels; ++c)
+    constexpr int taps = Filtering::taps, count = Filtering::products, width = channels % 2 ? 1 : channels;
+    using V = typename VectorOf<W, width>::type;
+    const int64_t filter = taps * taps, distance = conv_.in_channels * filter;
+    for (int c = 0; c < channels; c += width)
       for (int64_t i = 0; i < conv_.in_channels; ++i) {
-        const F* filter = filters + ((out + c) * conv_.in_channels + i) * taps * taps;
-        W columns[taps][count];
+        const F* from = filters + (out + c) * distance + i * filter;
+        V columns[taps][count];
         for (int x = 0; x < taps; ++x) {
-          W g[taps];
-          for (int y = 0; y < taps; ++y) g[y] = widened(filter + y * taps + x);
+          V g[taps];
+          for (int y = 0; y < taps; ++y)
+            for (int lane = 0; lane < width; ++lane) g[y][lane] = widened(from + lane * distance + y * taps + x);
           Filtering::filter(g, columns[x]);
         }
         for (int y = 0; y < count; ++y) {
-          W g[taps], all[count];
+          V g[taps], all[count];
           for (int x = 0; x < taps; ++x) g[x] = columns[x][y];
           Filtering::filter(g, all);
-          for (int x = 0; x < count; ++x) to[((y * count + x) * conv_.in_channels + i) * channels + c] = all[x];
+          W* const row = to + (y * count * conv_.in_channels + i) * channels + c;
+          for (int x = 0; x < count; ++x) __builtin_memcpy(row + x * conv_.in_channels * channels, all + x, sizeof(V));
         }
       }
   }
