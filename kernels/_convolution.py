@@ -21,10 +21,10 @@ class Heuristics:
     """
 
     # Channels of a group, in and out, from which tensor cores are worth it: their smallest operand. In 16 bits they
-    # have fifteen times the rate of threads: fewer channels in are folded with taps, and of few outputs, in one group,
-    # the empty ones are paid for.
+    # have fifteen times the rate of threads: fewer channels in are folded with taps; and a few outputs, in one group,
+    # are worth the empty ones beside them where steps are full.
     dense: int = 16
-    dense_outputs: int = 3
+    few_outputs: int = 3
     # Direct. Outputs of a group that share a read. Sums in a thread, of at most so many positions: more would leave
     # too few warps to hide the latency of L1.
     outputs: int = 4
@@ -91,14 +91,15 @@ class Convolution:
 
     @property
     def folded(self) -> bool:
-        """Not where a tap depends on the position, as it does of copies."""
-        return self.itemsize == 2 and self.channels < HEURISTICS.folded and not self.window.copies
+        """Not backward, where a tap may depend on the position."""
+        return self.itemsize == 2 and self.channels < HEURISTICS.folded and not self.window.transposed
 
     @property
     def dense(self) -> bool:
         """Tensor cores have float32 sums at most."""
         limits = HEURISTICS
-        outputs = limits.dense_outputs if self.itemsize == 2 and self.groups == 1 else limits.dense
+        few = self.itemsize == 2 and self.groups == 1 and self.reduced >= limits.step
+        outputs = min(limits.few_outputs, limits.dense) if few else limits.dense
         return self.itemsize < 8 and self.reduced >= limits.dense and self.writes >= outputs
 
     @property

@@ -38,9 +38,10 @@ class Entry(NamedTuple):
 
 
 class Exit(NamedTuple):
-    """activation(output + bias); where there is room for them, of each patch a pivot, its mean from there, and M2."""
+    """activation(output + bias); where there is room for them, of each patch its count, a pivot, the mean from there, and M2."""
 
     bias: Tensor | None
+    counts: Tensor | None
     pivots: Tensor | None
     means: Tensor | None
     m2s: Tensor | None
@@ -48,7 +49,7 @@ class Exit(NamedTuple):
     activation: tl.constexpr
 
     @classmethod
-    def of(cls, bias=None, partials=(None, None, None), activation=NONE.value) -> "Exit":
+    def of(cls, bias=None, partials=(None, None, None, None), activation=NONE.value) -> "Exit":
         """The bias is (C,), (1, C) or (N, C); partials are (N, patches, C)."""
         bias, bias_stride = plane_arguments(bias=bias).values()
         return cls(bias, *partials, bias_stride, tl.constexpr(activation))
@@ -142,8 +143,11 @@ def write_statistics(y, there, count, exit, partial, exists, PATCH: tl.constexpr
     """Of the `count` numbers of each plane that are `there`. The pivot is near to their mean, so that one far from 0
     costs no digits."""
     count = count.to(PATCH.wide)
-    pivot = plane_sum(tl.where(there, y, 0.0)) / count
-    mean, m2 = tile_statistics(y - pivot, there, count)
+    # A phase of a small map may have no position.
+    divisor = tl.maximum(count, 1.0)
+    pivot = plane_sum(tl.where(there, y, 0.0)) / divisor
+    mean, m2 = tile_statistics(y - pivot, there, divisor)
+    tl.store(exit.counts + partial, tl.zeros_like(pivot) + count, mask=exists)
     tl.store(exit.pivots + partial, pivot, mask=exists)
     tl.store(exit.means + partial, mean, mask=exists)
     tl.store(exit.m2s + partial, m2, mask=exists)

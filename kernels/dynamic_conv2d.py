@@ -131,7 +131,7 @@ def _direct_kernel(
         channel, is_one = g * writes + (o + i), exists & (o + i < writes)
         y = finish(sums[i], exit, exit_slope, sample, channel, is_one, PATCH)
         tl.store(output + channel * channel_stride, y, mask=there & is_one)
-        if exit.pivots is not None:
+        if exit.counts is not None:
             partial = (sample * count_patches(written, PATCH) + patch) * groups * writes + channel
             write_statistics(y, there, positions_in(first, written, PATCH), exit, partial, is_one, PATCH)
 
@@ -205,7 +205,7 @@ def _dense_kernel(
     address = sample * output_stride + channel * channel_stride + (index_of(at, written) * position_stride)[None, :]
     there = is_one & ((at[1] < write_h) & (at[2] < write_w))[None, :]
     tl.store(output + address, y, mask=there)
-    if exit.pivots is not None:
+    if exit.counts is not None:
         partial = (sample * count_patches(written, PATCH) + patch) * groups * writes + channel
         write_statistics(y, there, positions_in(first, written, PATCH), exit, partial, is_one, PATCH)
 

@@ -14,8 +14,7 @@ from . import _launch, scale_shift
 from ._convolution import Convolution, plan
 from ._fusion import Entry, Exit
 from ._launch import HEURISTICS, Planes, _ceil_div, _power_of_2, given
-from ._patch import Patch, count_patches, first_of, positions_in
-from ._tile import MERGED, Tile, kernel, load, partials, place
+from ._tile import MERGED, kernel, load, partials, place, plane_sum
 from ._triton import tl
 from ._window import Window
 from .dynamic_conv2d import convolve, empty_output
@@ -24,29 +23,24 @@ from .instance_stats import merge_chunks, rstd_of
 
 @kernel
 def _merge_kernel(
-    pivots, means, m2s, mean, rstd, eps: tl.float64, correction, channels: tl.int64, write_d, write_h, write_w,
-    EPS_ON_STD: tl.constexpr, PATCH: tl.constexpr, TILE: tl.constexpr,
+    counts, pivots, means, m2s, mean, rstd, eps: tl.float64, correction, chunks, channels: tl.int64, size: tl.int64,
+    EPS_ON_STD: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Mean and rstd of planes, from those of their patches."""
-    written = write_d, write_h, write_w
-    size = tl.full((), 1, tl.int64) * write_d * write_h * write_w
-    patches = count_patches(written, PATCH)
     sample, channel, _ = place(0, 1, channels, False, TILE)
     BLOCK: tl.constexpr = MERGED // TILE.block_c
-    pivot = load(pivots, sample * patches * channels + channel, channel < channels, "", TILE)
-    count = tl.full((1, 1), 0.0, TILE.wide)
+    pivot = load(pivots, sample * chunks * channels + channel, channel < channels, "", TILE)
+    count = tl.zeros_like(pivot)
     offset = tl.zeros_like(pivot)
     m2 = tl.zeros_like(pivot)
-    for first in range(0, patches, BLOCK):
-        patch, address, exists = partials(sample, channel, first, patches, channels, BLOCK)
-        counts = positions_in(first_of(patch, written, PATCH), written, PATCH)
-        # A phase of a small map may have no position, and no mean.
-        counts = tl.where(patch < patches, counts, 0).to(TILE.wide)
-        exists = exists & (counts > 0)
+    for first in range(0, chunks, BLOCK):
+        piece, address, exists = partials(sample, channel, first, chunks, channels, BLOCK)
+        new_counts = load(counts, address, exists, "", TILE)
+        # Of patches without a position, and beyond the last, anything finite will do.
         patch_means = load(means, address, exists, "", TILE) + (load(pivots, address, exists, "", TILE) - pivot)
         patch_m2s = load(m2s, address, exists, "", TILE)
-        new_count = tl.sum(counts, 1, keep_dims=True)
-        offset, m2 = merge_chunks(count, offset, m2, counts, tl.maximum(new_count, 1.0), patch_means, patch_m2s)
+        new_count = plane_sum(new_counts)
+        offset, m2 = merge_chunks(count, offset, m2, new_counts, tl.maximum(new_count, 1.0), patch_means, patch_m2s)
         count += new_count
     plane = sample * channels + channel
     tl.store(mean + plane, pivot + offset, mask=channel < channels)
@@ -70,7 +64,7 @@ def forward(
     convolution = Convolution.of(planes, input, output, weight, window, groups, maps)
     patch, _ = plan(convolution)
     shape = len(output), convolution.patches(patch), output.shape[1]
-    parts = [output.new_empty(shape, dtype=planes.wide) if need_stats else None for _ in range(3)]
+    parts = [output.new_empty(shape, dtype=planes.wide) if need_stats else None for _ in range(4)]
     convolve(
         convolution, input, weight, output, entry, Exit.of(bias, parts, output_activation), given(entered),
         slope, output_slope,
@@ -80,22 +74,20 @@ def forward(
         entered = scale_shift.forward(input, mean, scale, shift, None, residual, activation, slope)
     statistics = [output.new_empty(output.shape[:2] if need_stats else 0, dtype=planes.wide) for _ in range(2)]
     if need_stats:
-        _merge(convolution, patch, parts, *statistics, eps, correction, eps_on_std)
+        _merge(Planes.of(output), parts, *statistics, eps, correction, eps_on_std)
     return output, *statistics, entered
 
 
-def _merge(convolution: Convolution, patch: Patch, parts, mean, rstd, eps, correction, eps_on_std) -> None:
-    samples, patches, channels = parts[0].shape
-    if not patches:
+def _merge(planes: Planes, parts, mean, rstd, eps, correction, eps_on_std) -> None:
+    if not planes.size:
         # The mean of no numbers is not a number.
         mean.fill_(float("nan")), rstd.fill_(float("nan"))
     if not parts[0].numel():
         return
     # Neighbouring channels, a line of L2.
-    block_c = min(128 // mean.element_size(), _power_of_2(channels))
-    tile = Tile(True, block_c, 1, False, 1, patch.wide)
+    block_c = min(128 // mean.element_size(), _power_of_2(planes.channels))
     with torch.cuda.device_of(mean):
-        _merge_kernel[(samples * _ceil_div(channels, block_c),)](
-            *parts, mean, rstd, eps, correction, channels, *convolution.written,
-            EPS_ON_STD=eps_on_std, PATCH=patch, TILE=tile, num_warps=HEURISTICS.most_threads // _launch._WARP,
+        _merge_kernel[(planes.samples * _ceil_div(planes.channels, block_c),)](
+            *parts, mean, rstd, eps, correction, parts[0].shape[1], planes.channels, planes.size,
+            EPS_ON_STD=eps_on_std, TILE=planes.tile(block_c, 1), num_warps=HEURISTICS.most_threads // _launch._WARP,
         )  # fmt: skip

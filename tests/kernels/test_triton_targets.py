@@ -209,28 +209,31 @@ CASES = {
     "dense, channels last": convolution((4, 64, 128, 128), 64, (3, 3), 1, BF16, LAST, "zeros", normed=True),
     "dense, stride 2": convolution((4, 64, 128, 128), 128, (3, 3), 1, F16, LAST, "zeros", 2),
     "dense, float32": convolution((4, 64, 128, 128), 64, (3, 3), 1, F32, NCHW),
-    "layer, from few channels": layer((1, 3, 512, 512), 32, (9, 9), F32, NCHW),
     "layer, from few channels, bfloat16": layer((1, 4, 512, 512), 32, (9, 9), BF16, LAST, activation=None),
+    "layer, residual, channels last": layer((1, 128, 128, 128), 128, (3, 3), F32, LAST, maps=True),
+    "layer, upsampled": layer((1, 128, 128, 128), 64, (3, 3), BF16, LAST, 2),
+    "layer, upsampled, few channels": layer((1, 8, 256, 256), 8, (3, 3), F32, NCHW, 2, maps=True),
+    "statistics, split": statistics(LARGE, BF16, NCHW),
+    "statistics, whole": statistics(MEDIUM, F32, NCHW),
+}
+
+MORE_CASES = {
+    "layer, from few channels": layer((1, 3, 512, 512), 32, (9, 9), F32, NCHW),
     "layer, to few channels": layer((1, 32, 512, 512), 3, (9, 9), F32, NCHW, output_activation="sigmoid"),
     "layer, to few channels, channels last": layer((1, 32, 512, 512), 3, (9, 9), BF16, LAST, output_activation="tanh"),
     "layer, few channels": layer((1, 4, 512, 512), 3, (9, 9), F16, NCHW),
     "layer, few channels, float64": layer((1, 8, 64, 64), 8, (3, 3), F64, NCHW, activation="gelu", maps=True),
     "layer, residual": layer((1, 128, 128, 128), 128, (3, 3), BF16, NCHW, maps=True),
-    "layer, residual, channels last": layer((1, 128, 128, 128), 128, (3, 3), F32, LAST, maps=True),
     "layer, stride 2": layer((1, 32, 512, 512), 64, (3, 3), BF16, NCHW, stride=2, activation="silu"),
-    "layer, upsampled": layer((1, 128, 128, 128), 64, (3, 3), BF16, LAST, 2),
     "layer, upsampled, float32": layer((1, 64, 256, 256), 32, (3, 3), F32, NCHW, 2),
-    "layer, upsampled, few channels": layer((1, 8, 256, 256), 8, (3, 3), F32, NCHW, 2, maps=True),
     "layer, upsampled by 3": layer((1, 8, 63, 63), 3, (3, 3), BF16, LAST, 3),
-    "statistics, split": statistics(LARGE, BF16, NCHW),
-    "statistics, whole": statistics(MEDIUM, F32, NCHW),
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *(pytest.param(case, marks=pytest.mark.long) for case in MORE_CASES)])
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: f"{target.backend}-{target.arch}")
 def test_compiles(compiled, target, case):
-    kernels = compiled(target, CASES[case])
+    kernels = compiled(target, (CASES | MORE_CASES)[case])
     assert kernels
     for kernel, warps in kernels:
         assert warps * target.warp_size <= 1024
