@@ -158,9 +158,8 @@ class Convolution:
         unrolled = self.window.even and math.prod(self.window.met) * block_o <= HEURISTICS.unrolled
         wide = tl.float64 if self.itemsize == 8 else tl.float32
         vector = math.gcd(dense_side, 16 // self.itemsize)
-        return Patch(
-            self.channels_last, block_g, block_o, block_i, *sides, self.folded, unrolled, vector, self.window.phases, wide
-        )
+        ways = self.folded, unrolled
+        return Patch(self.channels_last, block_g, block_o, block_i, *sides, *ways, vector, self.window.phases, wide)
 
 
 def plan(convolution: Convolution) -> tuple[Patch, int]:

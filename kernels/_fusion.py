@@ -1,7 +1,7 @@
 """What a convolution does to numbers on their way in, and on their way out.
 
-In: what is left of a norm, an affine map per plane; a residual; an activation. A border is one of what comes in, so zeros
-stay zeros. Out: a bias, an activation, and the statistics of what a program writes, which `norm_conv2d.py` merges.
+In: what is left of a norm, an affine map per plane; a residual; an activation. A border is one of what comes in, so
+zeros stay zeros. Out: a bias, an activation, and the statistics of what a program writes, merged in `norm_conv2d.py`.
 """
 
 from typing import NamedTuple
@@ -38,7 +38,7 @@ class Entry(NamedTuple):
 
 
 class Exit(NamedTuple):
-    """activation(output + bias); where there is room for them, of each patch its count, a pivot, the mean from there, and M2."""
+    """activation(output + bias); where there is room, of each patch its count, a pivot, the mean from there, and M2."""
 
     bias: Tensor | None
     counts: Tensor | None

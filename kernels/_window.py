@@ -44,7 +44,8 @@ class Window:
         sides = padding[::2], padding[1::2]
         # Without padding all modes are one.
         mode = mode if any(padding) else ZEROS.value
-        return cls(three(kernel), three(stride), three(dilation), *(three(side, 0) for side in sides), mode, three(apart))
+        before, after = (three(side, 0) for side in sides)
+        return cls(three(kernel), three(stride), three(dilation), before, after, mode, three(apart))
 
     @property
     def reversed(self) -> "Window":

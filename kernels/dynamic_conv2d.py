@@ -67,8 +67,8 @@ def _add_pairs(
     else:
         for pair in range(0, pairs[0] * pairs[1] * pairs[2]):
             sums = _add_pair(
-                sums, pair, planes, residuals, filters, entry, norm, slope, first_read, at, pairs, size, written, exists,
-                o, writes, written_stride, tap_stride, position_stride, INSIDE, WINDOW, PATCH,
+                sums, pair, planes, residuals, filters, entry, norm, slope, first_read, at, pairs, size, written,
+                exists, o, writes, written_stride, tap_stride, position_stride, INSIDE, WINDOW, PATCH,
             )  # fmt: skip
     return sums
 
@@ -115,13 +115,13 @@ def _direct_kernel(
         filters = weight + c * read_stride
         if inside:
             sums = _add_pairs(
-                sums, planes, residuals, filters, entry, norm, entry_slope, first_read, at, pairs, size, written, exists,
-                o, writes, written_stride, tap_stride, position_stride, True, WINDOW, PATCH,
+                sums, planes, residuals, filters, entry, norm, entry_slope, first_read, at, pairs, size, written,
+                exists, o, writes, written_stride, tap_stride, position_stride, True, WINDOW, PATCH,
             )  # fmt: skip
         else:
             sums = _add_pairs(
-                sums, planes, residuals, filters, entry, norm, entry_slope, first_read, at, pairs, size, written, exists,
-                o, writes, written_stride, tap_stride, position_stride, False, WINDOW, PATCH,
+                sums, planes, residuals, filters, entry, norm, entry_slope, first_read, at, pairs, size, written,
+                exists, o, writes, written_stride, tap_stride, position_stride, False, WINDOW, PATCH,
             )  # fmt: skip
 
     output_stride, channel_stride, position_stride = strides(groups * writes, written, PATCH)

@@ -1,11 +1,11 @@
-"""norm_conv2d: a convolution that changes what it reads, upsamples it by phases, and takes the statistics of what it writes.
+"""norm_conv2d: a convolution that changes and upsamples what it reads, and takes the statistics of what it writes.
 
 At least, per element: one read and one write of a map, and the filters once; 2 * K * C_in / groups flops for an output,
 K the taps that meet an element: ((K_h + f - 1) / f)^2 of a kernel upsampled by f.
 
 The convolution is that of `dynamic_conv2d.py`, with what `_fusion.py` does on the way in and out. A program writes a
-patch of outputs of one phase, and leaves its mean and M2; a second launch merges them, patch by patch, always in the same
-order. What came in is written by all programs of a sample, each a share of its own.
+patch of outputs of one phase, and leaves its mean and M2; a second launch merges them, patch by patch, always in the
+same order. What came in is written by all programs of a sample, each a share of its own.
 """
 
 import torch

@@ -52,7 +52,7 @@ ROUNDING = {torch.float64: 1e-13, torch.float32: 4e-6, torch.bfloat16: 2**-7, to
 
 
 def assert_near(actual, expected, terms, low=None):
-    """Of `terms` numbers of size 1 a sum, in float32; of numbers that were rounded to `low` first, where that is given."""
+    """A sum, in float32, of `terms` numbers of size 1; of numbers that were first rounded to `low`, where it is given."""
     rounding = ROUNDING[actual.dtype]
     absolute = terms**0.5 * 4 * max(min(rounding, 1e-6), ROUNDING[low or torch.float64])
     torch.testing.assert_close(actual.double(), expected, rtol=rounding * 1.01, atol=absolute)

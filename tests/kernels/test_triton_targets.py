@@ -155,7 +155,9 @@ def convolution(shape, channels, kernel, groups, dtype, layout, mode="reflect", 
     return call
 
 
-def layer(shape, channels, kernel, dtype, layout, factor=1, stride=1, activation="relu", output_activation=None, maps=False):
+def layer(
+    shape, channels, kernel, dtype, layout, factor=1, stride=1, activation="relu", output_activation=None, maps=False
+):
     """A layer of a chain, all of whose parts are there; without `maps`, neither a residual nor what came in."""
 
     def call():
