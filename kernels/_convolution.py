@@ -20,8 +20,11 @@ class Heuristics:
     They are reasoned from an H100 and from what compiles without spills. None is measured on a GPU yet.
     """
 
-    # Channels of a group, in and out, from which tensor cores are worth it: their smallest operand.
+    # Channels of a group, in and out, from which tensor cores are worth it: their smallest operand. In 16 bits they
+    # have fifteen times the rate of threads: fewer channels in are folded with taps; and a few outputs, in one group,
+    # are worth the empty ones beside them where steps are full.
     dense: int = 16
+    few_outputs: int = 3
     # Direct. Outputs of a group that share a read. Sums in a thread, of at most so many positions: more would leave
     # too few warps to hide the latency of L1.
     outputs: int = 4
@@ -41,6 +44,11 @@ class Heuristics:
     # In float32 the threads multiply, 4 by 8 numbers each.
     tile_float32: int = 64
     step_float32: int = 16
+    # Sums, and numbers that a step reads, of a thread: what compiles without spills.
+    held: int = 100
+    held_float32: int = 50
+    # Fewer channels than this are folded.
+    folded: int = 16
     # Fewer programs than this leave multiprocessors idle: tiles become smaller, chunks shorter.
     busy: int = 128
     # Positions that the filters' gradient sums at least, before it writes.
@@ -63,27 +71,46 @@ class Convolution:
     written: Sizes
     itemsize: int
     channels_last: bool
+    maps: int = 1  # that a thread holds of what it reads: as it was, changed, and a residual
 
     @classmethod
-    def of(cls, planes, input, output, weight, window, groups) -> "Convolution":
+    def of(cls, planes, input, output, weight, window, groups, maps=1) -> "Convolution":
         size, written = three(input.shape[2:]), three(output.shape[2:])
         if window.pointwise:
             # Positions are independent: a line of them has the fewest ragged ends.
             size = written = (1, 1, math.prod(size))
         channels, writes = weight.shape[2], weight.shape[1] // max(1, groups)
-        return cls(window, len(input), groups, channels, writes, size, written, planes.itemsize, planes.channels_last)
+        layout = planes.itemsize, planes.channels_last
+        return cls(window, len(input), groups, channels, writes, size, written, *layout, maps)
 
     @property
     def reversed(self) -> "Convolution":
         """The gather of the input's gradient: it reads the output's."""
-        window = replace(self.window, transposed=True)
         exchanged = dict(channels=self.writes, writes=self.channels, size=self.written, written=self.size)
-        return replace(self, window=window, **exchanged)
+        return replace(self, window=self.window.reversed, **exchanged)
+
+    @property
+    def folded(self) -> bool:
+        """Not backward, where a tap may depend on the position."""
+        return self.itemsize == 2 and self.channels < HEURISTICS.folded and not self.window.transposed
 
     @property
     def dense(self) -> bool:
         """Tensor cores have float32 sums at most."""
+        limits = HEURISTICS
+        few = self.itemsize == 2 and self.groups == 1 and self.reduced >= limits.step
+        outputs = min(limits.few_outputs, limits.dense) if few else limits.dense
+        return self.itemsize < 8 and self.reduced >= limits.dense and self.writes >= outputs
+
+    @property
+    def dense_filter(self) -> bool:
+        """Whether tensor cores find the filters' gradient, for which channels in and out are outputs."""
         return self.itemsize < 8 and min(self.channels, self.writes) >= HEURISTICS.dense
+
+    @property
+    def reduced(self) -> int:
+        """The row that dense steps go along, with each tap or with all."""
+        return self.channels * (math.prod(self.window.met) if self.folded else 1)
 
     @property
     def sizes(self) -> dict:
@@ -94,15 +121,16 @@ class Convolution:
         )  # fmt: skip
 
     def patches(self, patch: Patch) -> int:
-        d, h, w = self.written
-        return d * _ceil_div(h, patch.block_h) * _ceil_div(w, patch.block_w)
+        (d, h, w), (_, apart_h, apart_w) = self.written, patch.apart
+        rows, columns = _ceil_div(h, patch.block_h * apart_h), _ceil_div(w, patch.block_w * apart_w)
+        return d * rows * apart_h * columns * apart_w
 
     def blocks(self, patch: Patch) -> int:
         return self.samples * _ceil_div(self.groups, patch.block_g) * _ceil_div(self.writes, patch.block_o)
 
     def sides(self, positions: int) -> Sizes:
         """Rows and columns of a patch of at most `positions`: rows that fill a line, and lose little at the end."""
-        _, height, width = self.written
+        _, height, width = map(_ceil_div, self.written, self.window.phases)
         line = HEURISTICS.row // self.itemsize
         widths = [min(positions, _power_of_2(width), columns) for columns in (line, line // 2)]
         columns = min(widths, key=lambda columns: _ceil_div(width, columns) * columns)
@@ -127,10 +155,16 @@ class Convolution:
 
     def patch(self, block_g, block_o, block_i, sides) -> Patch:
         dense_side = self.groups if self.channels_last else self.written[2]
-        unrolled = self.window.taps * block_o <= HEURISTICS.unrolled
+        unrolled = self.window.even and math.prod(self.window.met) * block_o <= HEURISTICS.unrolled
         wide = tl.float64 if self.itemsize == 8 else tl.float32
         vector = math.gcd(dense_side, 16 // self.itemsize)
-        return Patch(self.channels_last, block_g, block_o, block_i, *sides, unrolled, vector, wide)
+        ways = self.folded, unrolled
+        return Patch(self.channels_last, block_g, block_o, block_i, *sides, *ways, vector, self.window.phases, wide)
+
+
+def plan(convolution: Convolution) -> tuple[Patch, int]:
+    """What a program writes, and its threads."""
+    return plan_dense(convolution) if convolution.dense else plan_direct(convolution)
 
 
 @functools.lru_cache(4096)
@@ -138,6 +172,8 @@ def plan_direct(convolution: Convolution) -> tuple[Patch, int]:
     """A patch of outputs, and its threads."""
     limits = HEURISTICS
     share = _power_of_2(convolution.outputs) * max(1, convolution.itemsize // 4)
+    # The addresses of a residual.
+    share *= 2 if convolution.maps > 2 else 1
     numbers = min(limits.positions, max(1, limits.sums // share)) * limits.threads
     patch = convolution.direct_patch(numbers)
     return patch, max(32, min(limits.threads, patch.block_g * patch.block_h * patch.block_w))
@@ -157,13 +193,13 @@ def plan_dense(convolution: Convolution) -> tuple[Patch, int]:
     tile, step = (limits.tile_float32, limits.step_float32) if wide else (limits.tile, limits.step)
     block_o, block_i = (
         max(16, min(most, _power_of_2(channels)))
-        for most, channels in ((tile, convolution.writes), (step, convolution.channels))
+        for most, channels in ((tile, convolution.writes), (step, convolution.reduced))
     )
     positions = tile
     while True:
         patch = convolution.patch(1, block_o, block_i, _at_least_16(convolution.sides(positions)))
         if convolution.blocks(patch) * convolution.patches(patch) >= limits.busy or max(block_o, positions) <= 32:
-            return patch, _dense_threads(patch.block_o * patch.block_h * patch.block_w)
+            return patch, _dense_threads(convolution, patch)
         if positions >= block_o:
             positions //= 2
         else:
@@ -185,7 +221,7 @@ def plan_dense_filter(convolution: Convolution) -> tuple[Patch, int, int]:
     least = _ceil_div(limits.chunk, patch.block_h * patch.block_w)
     chunk = max(least, patches * max(1, programs) // limits.busy)
     # In float32 the addresses of both maps and 32 sums do not fit into the registers of a thread.
-    threads = 256 if wide else _dense_threads(block_o * block_i)
+    threads = 256 if wide or block_o * block_i >= 128 * 128 else 128
     return patch, threads, min(chunk, max(1, patches))
 
 
@@ -195,8 +231,13 @@ def _at_least_16(sides):
     return rows, max(columns, 16 // rows)
 
 
-def _dense_threads(sums: int) -> int:
-    return 256 if sums >= 128 * 128 else 128
+def _dense_threads(convolution: Convolution, patch: Patch) -> int:
+    positions = patch.block_h * patch.block_w
+    # In a folded row each number has an address of its own, of twice its size.
+    reads = convolution.maps + (2 if patch.folded else 0)
+    held = patch.block_o * positions + reads * patch.block_i * positions
+    most = HEURISTICS.held_float32 if convolution.itemsize == 4 else HEURISTICS.held
+    return next((threads for threads in (128, 256) if held <= most * threads), 512)
 
 
 def launch(kernel, programs: int, convolution: Convolution, patch: Patch, threads: int, **arguments) -> None:

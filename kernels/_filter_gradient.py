@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from ._convolution import Convolution, launch, plan_dense_filter, plan_direct_filter
+from ._fusion import load, load_rounded, norm_of
 from ._launch import _ceil_div
-from ._patch import direct_block, load, load_normed, patch_of, positions_of, statistic, strides
+from ._patch import count_patches, direct_block, first_of, patch_of, positions_of, strides
 from ._tile import kernel
 from ._triton import tl
 from ._window import count_pairs, index_of, reads
@@ -16,7 +17,7 @@ from ._window import count_pairs, index_of, reads
 
 @kernel
 def _direct_filter_kernel(
-    grad, map, mean, rstd, sums,
+    grad, map, entry, sums,
     groups: tl.int64, channels, writes, read_d, read_h, read_w, write_d, write_h, write_w,
     WINDOW: tl.constexpr, PATCH: tl.constexpr,
 ):  # fmt: skip
@@ -29,7 +30,8 @@ def _direct_filter_kernel(
     size, written = (read_d, read_h, read_w), (write_d, write_h, write_w)
     TAPS: tl.constexpr = WINDOW.taps
     OUTPUTS: tl.constexpr = PATCH.block_o
-    sample, g, o, first = direct_block(groups, writes, written, PATCH)
+    sample, g, o, patch = direct_block(groups, writes, written, PATCH)
+    first = first_of(patch, written, PATCH)
     at, last = patch_of(first, PATCH)
     exists = g < groups
 
@@ -41,22 +43,17 @@ def _direct_filter_kernel(
         plane = grad + (g * writes + (o + i)) * channel_stride
         gradients = gradients + (tl.load(plane, mask=there & (o + i < writes), other=0).to(PATCH.wide),)
 
-    rows, columns = tl.cdiv(write_h, PATCH.block_h), tl.cdiv(write_w, PATCH.block_w)
-    patch = (first[0] * rows + first[1] // PATCH.block_h) * columns + first[2] // PATCH.block_w
-    patches = tl.full((), 1, tl.int64) * write_d * rows * columns
-    sums += (((sample * patches + patch) * groups + g) * writes + o) * channels * TAPS
+    sums += (((sample * count_patches(written, PATCH) + patch) * groups + g) * writes + o) * channels * TAPS
 
     map_stride, channel_stride, position_stride = strides(groups * channels, size, PATCH)
     map += sample * map_stride + g * channels * channel_stride
     pairs = count_pairs(first, last, written, WINDOW)
     for c in range(0, channels):
-        average, scale = mean, rstd
-        if mean is not None:
-            average = statistic(mean, (sample * groups + g) * channels + c, exists, PATCH)
-            scale = statistic(rstd, (sample * groups + g) * channels + c, exists, PATCH)
+        norm = norm_of(entry, sample, g * channels + c, exists, PATCH)
         for tap in range(0, TAPS):
             address, met, _ = reads(at, tap, pairs, size, written, WINDOW)
-            x = load(map + (c * channel_stride + address * position_stride), exists & met, average, scale, PATCH)
+            address = c * channel_stride + address * position_stride
+            x = load(map, None, address, exists & met, entry, norm, 0.0, PATCH)
             for i in tl.static_range(OUTPUTS):
                 total = tl.sum(tl.sum(gradients[i] * x, 2, keep_dims=True), 1, keep_dims=True)
                 place = sums + ((i * channels + c).to(tl.int64) * TAPS + tap)
@@ -65,7 +62,7 @@ def _direct_filter_kernel(
 
 @kernel
 def _dense_filter_kernel(
-    grad, map, mean, rstd, sums, groups: tl.int64, chunks, chunk,
+    grad, map, entry, sums, groups: tl.int64, chunks, chunk,
     channels, writes, read_d, read_h, read_w, write_d, write_h, write_w,
     WINDOW: tl.constexpr, PATCH: tl.constexpr,
 ):  # fmt: skip
@@ -91,27 +88,25 @@ def _dense_filter_kernel(
     map_stride, channel_stride, position_stride = strides(groups * channels, size, PATCH)
     grad += sample * grad_stride + (g * writes + o) * grad_channel_stride
     map += sample * map_stride + (g * channels + c) * channel_stride
-    rows, columns = tl.cdiv(write_h, PATCH.block_h), tl.cdiv(write_w, PATCH.block_w)
+    norm = norm_of(entry, sample, g * channels + c, c < channels, PATCH)
     total = tl.full((PATCH.block_o, PATCH.block_i), 0.0, tl.float32)
-    for patch in range(piece * chunk, tl.minimum((piece + 1) * chunk, write_d * rows * columns)):
-        first = patch // (rows * columns), patch // columns % rows * PATCH.block_h, patch % columns * PATCH.block_w
+    for patch in range(piece * chunk, tl.minimum((piece + 1) * chunk, count_patches(written, PATCH))):
+        first = first_of(patch, written, PATCH)
         at, last = positions_of(first, PATCH)
         there = (at[1] < write_h) & (at[2] < write_w)
         address = (index_of(at, written) * grad_position_stride)[None, :]
         gradient = tl.load(grad + address, mask=(o < writes) & there[None, :], other=0)
         address, met, _ = reads(at, tap, count_pairs(first, last, written, WINDOW), size, written, WINDOW)
-        x = load_normed(
-            map, (address * position_stride)[:, None], (c < channels) & met[:, None],
-            mean, rstd, (sample * groups + g) * channels + c, c < channels, PATCH,
-        )  # fmt: skip
+        address = (address * position_stride)[:, None]
+        x = load_rounded(map, None, address, (c < channels) & met[:, None], entry, norm, 0.0, PATCH)
         total = tl.dot(gradient.to(x.dtype), x, total, input_precision="ieee")
     place = (((sample * chunks + piece) * groups + g) * writes + o) * channels + c
     tl.store(sums + (place * TAPS + tap), total, mask=(o < writes) & (c < channels))
 
 
-def filter_gradient(convolution: Convolution, grad, map, weight, mean, rstd) -> Tensor:
-    """Of `map`, or of what its statistics normalise; in the shape and type of `weight`."""
-    if convolution.dense:
+def filter_gradient(convolution: Convolution, grad, map, weight, entry) -> Tensor:
+    """Of what comes in of `map`; in the shape and type of `weight`."""
+    if convolution.dense_filter:
         patch, threads, chunk = plan_dense_filter(convolution)
         chunks = _ceil_div(convolution.patches(patch), chunk)
         blocks = convolution.blocks(patch) * _ceil_div(convolution.channels, patch.block_i) * convolution.window.taps
@@ -124,6 +119,6 @@ def filter_gradient(convolution: Convolution, grad, map, weight, mean, rstd) -> 
     sums = weight.new_empty((convolution.samples, chunks, *weight.shape[1:]), dtype=wide)
     launch(
         kernel, blocks * chunks, convolution, patch, threads,
-        grad=grad, map=map, mean=mean, rstd=rstd, sums=sums, **pieces,
+        grad=grad, map=map, entry=entry, sums=sums, **pieces,
     )  # fmt: skip
     return (sums[:, 0] if chunks == 1 else sums.sum(1)).to(weight.dtype)

@@ -87,6 +87,14 @@ def number(value, TILE: tl.constexpr):
 
 
 @triton.jit
+def plane_sum(x):
+    """Of a tile, or of a patch: (channels, rows, columns)."""
+    if len(x.shape) == 3:
+        x = tl.sum(x, 2, keep_dims=True)
+    return tl.sum(x, 1, keep_dims=True)
+
+
+@triton.jit
 def partials(sample, channel, first, chunks, channels, BLOCK: tl.constexpr):
     """The chunks from `first` on, where their numbers lie, (N, chunks, C), and which of them exist."""
     piece = first + tl.arange(0, BLOCK)[None, :]

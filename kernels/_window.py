@@ -6,9 +6,14 @@ reads the output's gradient at (q + before - tap * dilation) / stride, where tha
 copied q beyond the border, the copies' gradients are its own too: it then reads for more pairs of (copy, tap). Those
 that can meet anything are numbered here, in each dimension: first the taps for q itself, then for its copies before the
 map, then for those after it.
+
+A map may lie on a lattice, its elements some positions apart and zeros between them: the output's gradient of a
+convolution with a stride does, and so does a map that is upsampled by phases. Forward, outputs as far apart as the
+elements are of one phase: they meet elements with the same taps. These are numbered from the first on, and no others.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 from ._triton import tl, triton
 
@@ -31,18 +36,41 @@ class Window:
     before: Sizes
     after: Sizes
     mode: int
+    apart: Sizes = (1, 1, 1)  # elements of the map that is read
     transposed: bool = False  # for the gradient of the input
 
     @classmethod
-    def of(cls, kernel, stride, padding, dilation, mode, transposed=False) -> "Window":
+    def of(cls, kernel, stride, padding, dilation, mode, apart=()) -> "Window":
         sides = padding[::2], padding[1::2]
         # Without padding all modes are one.
         mode = mode if any(padding) else ZEROS.value
-        return cls(three(kernel), three(stride), three(dilation), *(three(side, 0) for side in sides), mode, transposed)
+        before, after = (three(side, 0) for side in sides)
+        return cls(three(kernel), three(stride), three(dilation), before, after, mode, three(apart))
+
+    @property
+    def reversed(self) -> "Window":
+        """The gather of the input's gradient: what it reads lies a stride apart."""
+        return replace(self, stride=(1, 1, 1), apart=self.stride, transposed=True)
 
     @property
     def taps(self) -> int:
-        return self.kernel[0] * self.kernel[1] * self.kernel[2]
+        return math.prod(self.kernel)
+
+    @property
+    def phases(self) -> Sizes:
+        """Of the outputs; one, where each tap is asked whether it meets an element."""
+        plain = not self.transposed and self.stride == self.dilation == (1, 1, 1)
+        return self.apart if plain else (1, 1, 1)
+
+    @property
+    def met(self) -> Sizes:
+        """Taps that an output meets elements with, at most."""
+        return tuple(-(-size // phases) for size, phases in zip(self.kernel, self.phases))
+
+    @property
+    def even(self) -> bool:
+        """Outputs of every phase meet elements with as many taps."""
+        return not any(size % phases for size, phases in zip(self.kernel, self.phases))
 
     @property
     def copies(self) -> bool:
@@ -72,13 +100,9 @@ class Window:
         return tuple(taps * (copies if self.mode == REPLICATE.value else 1) for taps, copies in zip(meet, side))
 
     @property
-    def strided(self) -> bool:
-        return self.stride != (1, 1, 1)
-
-    @property
     def pointwise(self) -> bool:
         """Each position reads itself alone."""
-        return self.taps == 1 and not self.strided and not any((*self.before, *self.after))
+        return self.taps == 1 and self.stride == self.apart == (1, 1, 1) and not any((*self.before, *self.after))
 
 
 def three(sizes, fill: int = 1) -> Sizes:
@@ -96,17 +120,58 @@ def index_of(at, size):
 
 
 @triton.jit
+def _first_tap(first, axis: tl.constexpr, WINDOW: tl.constexpr):
+    """In one dimension, of the taps with which outputs of the phase of `first` meet elements."""
+    PHASES: tl.constexpr = WINDOW.phases[axis]
+    return (WINDOW.before[axis] + PHASES - first[axis] % PHASES) % PHASES
+
+
+@triton.jit
+def first_tap(first, WINDOW: tl.constexpr):
+    """Its number among all taps. What `reads` returns is counted from there."""
+    row = _first_tap(first, 0, WINDOW) * WINDOW.kernel[1] + _first_tap(first, 1, WINDOW)
+    return row * WINDOW.kernel[2] + _first_tap(first, 2, WINDOW)
+
+
+@triton.jit
+def split_of(pair, pairs):
+    """The number of a pair in each dimension."""
+    return pair // (pairs[1] * pairs[2]), pair // pairs[2] % pairs[1], pair % pairs[2]
+
+
+@triton.jit
+def tap_of(split, WINDOW: tl.constexpr):
+    """The number among all taps, from the first one on, of those numbered in each dimension."""
+    row = split[0] * WINDOW.phases[0] * WINDOW.kernel[1] + split[1] * WINDOW.phases[1]
+    return row * WINDOW.kernel[2] + split[2] * WINDOW.phases[2]
+
+
+@triton.jit
 def count_pairs(first, last, written, WINDOW: tl.constexpr):
     """How many pairs there are in each dimension, for positions `first` to `last`: of copies only near to a border."""
     pairs = ()
     for axis in tl.static_range(3):
-        count = WINDOW.kernel[axis]
+        count = WINDOW.met[axis]
         if WINDOW.copies and max(WINDOW.before[axis], WINDOW.after[axis]) > 0:
             reach = max(WINDOW.before[axis], WINDOW.after[axis])
             near = (first[axis] <= reach) | (last[axis] >= written[axis] - 1 - reach)
             count = WINDOW.kernel[axis] + tl.where(near, WINDOW.pairs_before[axis] + WINDOW.pairs_after[axis], 0)
+        elif WINDOW.kernel[axis] % WINDOW.phases[axis] != 0:
+            count = tl.cdiv(WINDOW.kernel[axis] - _first_tap(first, axis, WINDOW), WINDOW.phases[axis])
         pairs = pairs + (count,)
     return pairs
+
+
+@triton.jit
+def _first_read(at, axis: tl.constexpr, WINDOW: tl.constexpr):
+    """Where in one dimension the first tap reads, forward."""
+    position = at[axis] * WINDOW.stride[axis] - WINDOW.before[axis]
+    PHASES: tl.constexpr = WINDOW.phases[axis]
+    if PHASES != 1:
+        # Rounded up, from above 0: below, a division in C rounds the other way.
+        BEYOND: tl.constexpr = (WINDOW.before[axis] + PHASES - 1) // PHASES
+        position = (position + (BEYOND * PHASES + PHASES - 1)) // PHASES - BEYOND
+    return position
 
 
 @triton.jit
@@ -114,17 +179,17 @@ def stay_inside(first, last, size, written, pairs, WINDOW: tl.constexpr):
     """Whether positions `first` to `last` all exist, and read the map alone."""
     inside = True
     for axis in tl.static_range(3):
-        reach = (WINDOW.kernel[axis] - 1) * WINDOW.dilation[axis]
+        reach = (pairs[axis] - 1) * WINDOW.dilation[axis]
         if WINDOW.transposed:
             lowest = first[axis] + WINDOW.before[axis] - reach
             highest = last[axis] + WINDOW.before[axis]
+            inside = inside & (pairs[axis] == WINDOW.kernel[axis])
         else:
-            lowest = first[axis] * WINDOW.stride[axis] - WINDOW.before[axis]
-            highest = last[axis] * WINDOW.stride[axis] - WINDOW.before[axis] + reach
+            lowest = _first_read(first, axis, WINDOW)
+            highest = _first_read(last, axis, WINDOW) + reach
         inside = inside & (last[axis] < written[axis]) & (lowest >= 0) & (highest < size[axis])
-        inside = inside & (pairs[axis] == WINDOW.kernel[axis])
-        if WINDOW.transposed and WINDOW.stride[axis] != 1:
-            # A tap's step in the gradient is not one of position.
+        if WINDOW.apart[axis] != WINDOW.phases[axis]:
+            # Not every tap meets an element.
             inside = inside & False
     return inside
 
@@ -132,40 +197,41 @@ def stay_inside(first, last, size, written, pairs, WINDOW: tl.constexpr):
 @triton.jit
 def reads(at, pair, pairs, size, written, WINDOW: tl.constexpr):
     """Where in a map of `size` a pair reads for positions `at` of `written`, whether there is anything, and its tap."""
-    split = pair // (pairs[1] * pairs[2]), pair // pairs[2] % pairs[1], pair % pairs[2]
+    split = split_of(pair, pairs)
     found = ()
     taps = ()
     exists = at[0] < written[0]
     for axis in tl.static_range(3):
         exists = exists & (at[axis] < written[axis])
         tap = split[axis]
-        position = at[axis]
         if WINDOW.transposed:
+            position = at[axis]
             if WINDOW.copies and WINDOW.pairs_before[axis] + WINDOW.pairs_after[axis] > 0:
                 position, is_copy, tap = _copied(position, tap, written[axis], axis, WINDOW)
                 exists = exists & is_copy
             position += WINDOW.before[axis] - tap * WINDOW.dilation[axis]
-            exists = exists & (position >= 0) & (position < size[axis] * WINDOW.stride[axis])
-            if WINDOW.stride[axis] != 1:
-                exists = exists & (position % WINDOW.stride[axis] == 0)
-                position = position // WINDOW.stride[axis]
         else:
-            position = position * WINDOW.stride[axis] + (tap * WINDOW.dilation[axis] - WINDOW.before[axis])
-            if WINDOW.before[axis] + WINDOW.after[axis] == 0:
-                pass
-            elif WINDOW.mode == ZEROS:
-                exists = exists & (position >= 0) & (position < size[axis])
-            elif WINDOW.mode == REFLECT:
-                position = size[axis] - 1 - tl.abs(size[axis] - 1 - tl.abs(position))
-            elif WINDOW.mode == REPLICATE:
-                position = tl.minimum(tl.maximum(position, 0), size[axis] - 1)
-            else:
-                position = tl.where(position < 0, position + size[axis], position)
-                position = tl.where(position < size[axis], position, position - size[axis])
+            position = _first_read(at, axis, WINDOW) + tap * WINDOW.dilation[axis]
+        if WINDOW.apart[axis] != WINDOW.phases[axis]:
+            exists = exists & (position % WINDOW.apart[axis] == 0)
+            position = position // WINDOW.apart[axis]
+        if WINDOW.transposed:
+            exists = exists & (position >= 0) & (position < size[axis])
+        elif WINDOW.before[axis] + WINDOW.after[axis] == 0:
+            pass
+        elif WINDOW.mode == ZEROS:
+            exists = exists & (position >= 0) & (position < size[axis])
+        elif WINDOW.mode == REFLECT:
+            position = size[axis] - 1 - tl.abs(size[axis] - 1 - tl.abs(position))
+        elif WINDOW.mode == REPLICATE:
+            position = tl.minimum(tl.maximum(position, 0), size[axis] - 1)
+        else:
+            position = tl.where(position < 0, position + size[axis], position)
+            position = tl.where(position < size[axis], position, position - size[axis])
         found = found + (position,)
         taps = taps + (tap,)
     index = (found[0].to(tl.int64) * size[1] + found[1]) * size[2] + found[2]
-    return index, exists, (taps[0] * WINDOW.kernel[1] + taps[1]) * WINDOW.kernel[2] + taps[2]
+    return index, exists, tap_of(taps, WINDOW)
 
 
 @triton.jit

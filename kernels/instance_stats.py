@@ -6,7 +6,7 @@ squares about it. Tiles and chunks are merged by Chan's rule (Chan, Golub, LeVeq
 """
 
 from ._launch import Planes, plan_reduction
-from ._tile import MERGED, addresses, kernel, load, number, partials, place
+from ._tile import MERGED, addresses, kernel, load, number, partials, place, plane_sum
 from ._triton import tl, triton
 
 
@@ -22,9 +22,9 @@ def pivot_of(input, sample, channel, channels, size, TILE: tl.constexpr):
 
 @triton.jit
 def tile_statistics(x, exists, count):
-    mean = tl.sum(tl.where(exists, x, 0.0), 1, keep_dims=True) / count
+    mean = plane_sum(tl.where(exists, x, 0.0)) / count
     centred = tl.where(exists, x - mean, 0.0)
-    return mean, tl.sum(centred * centred, 1, keep_dims=True)
+    return mean, plane_sum(centred * centred)
 
 
 @triton.jit
@@ -33,6 +33,14 @@ def _merge(count, mean, m2, new_count, new_mean, new_m2):
     share = new_count / (count + new_count)
     delta = new_mean - mean
     return mean + delta * share, m2 + new_m2 + delta * delta * count * share
+
+
+@triton.jit
+def merge_chunks(count, mean, m2, counts, new_count, means, m2s):
+    """Mean and M2 of a set and of chunks, of `new_count` numbers, together."""
+    new_mean = plane_sum(counts * means) / new_count
+    delta = means - new_mean
+    return _merge(count, mean, m2, new_count, new_mean, plane_sum(m2s + counts * delta * delta))
 
 
 @triton.jit
@@ -63,10 +71,7 @@ def merged_statistics(means, m2s, sample, channel, chunks, chunk, channels, size
         count = tl.minimum(size - first * chunk, BLOCK * chunk).to(TILE.wide)
         chunk_means = load(means, address, exists, "", TILE)
         chunk_m2s = load(m2s, address, exists, "", TILE)
-        block_mean = tl.sum(counts * chunk_means, 1, keep_dims=True) / count
-        delta = chunk_means - block_mean
-        block_m2 = tl.sum(chunk_m2s + counts * delta * delta, 1, keep_dims=True)
-        mean, m2 = _merge((first * chunk).to(TILE.wide), mean, m2, count, block_mean, block_m2)
+        mean, m2 = merge_chunks((first * chunk).to(TILE.wide), mean, m2, counts, count, chunk_means, chunk_m2s)
     return mean, m2
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fastnorm.cli import info
-from fastnorm.ops import backends
+from fastnorm.ops import OPERATORS, backends
 
 ROOT = Path(__file__).parents[1]
 MISSING = Path("nowhere.so")
@@ -36,9 +36,12 @@ class Machine:
             self.registered.append("cuda")
             return 13000, [80, 90, 100, 120]
 
-        def replace(key):
-            self.registered.append("triton")
-            warnings.warn("torch: overriding a previously registered kernel", stacklevel=1)
+        def replace(key, kernels):
+            if kernels is backends._TRITON:
+                self.registered.append("triton")
+                warnings.warn("torch: overriding a previously registered kernel", stacklevel=1)
+            else:
+                self.registered.append("triton beside")
 
         patch(torch.version, cuda="13.0", hip=None)
         patch(torch.cuda, _lazy_call=waiting.append, init=begin, is_available=lambda: bool(self.gpus))
@@ -74,8 +77,18 @@ def test_cuda_runs_on_what_it_is_compiled_for(machine, capability):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         backends.install()
-        assert in_use() == "cuda" and machine.registered == ["cuda"]
+        assert in_use() == "cuda" and machine.registered == ["cuda", "triton beside"]
     assert backends.cuda_problem() is None
+
+
+@pytest.mark.parametrize("triton, runs", [(True, "triton"), (False, "definition")], ids=str)
+def test_what_the_cuda_library_has_not_runs_beside_it(machine, triton, runs):
+    machine.triton = triton
+    backends.install()
+    assert backends.which("norm_conv2d", "cuda") == runs and in_use() == "cuda"
+    assert machine.registered == ["cuda", *(["triton beside"] if triton else [])]
+    operator = info._kernels(OPERATORS["upsample_conv2d"])["cuda"]
+    assert operator == {"norm_conv2d": runs, "dynamic_conv2d": "cuda", "dynamic_conv2d_backward": "cuda"}
 
 
 @pytest.mark.parametrize("capability", [(7, 5), (11, 0)], ids=str)

@@ -19,8 +19,8 @@ import torch
 from . import backends
 from ._window import CIRCULAR, REFLECT, REPLICATE, ZEROS, pad, unpad
 
-# Channels, in and out of a group, from which on it is torch's turn: in float32 on CPU; on CUDA beside the C++ kernels,
-# which know no tensor cores.
+# Channels, in and out of a group, from which on it is torch's turn: in float32 on CPU; on CUDA, where it is not measured,
+# beside the C++ kernels, which know no tensor cores. Triton's do, and a layer that fuses more than a convolution is theirs.
 LEAST_ON_CPU, LEAST_ON_CUDA = 128, 32
 
 _MODES = {REFLECT: "reflect", REPLICATE: "replicate", CIRCULAR: "circular"}

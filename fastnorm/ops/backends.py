@@ -2,7 +2,8 @@
 
 `FASTNORM_BACKEND` chooses, when fastnorm is imported:
 
-    auto        the fastest there is for each device (the default); Triton where a GPU cannot run the CUDA library
+    auto        the fastest there is for each device (the default); Triton for what the CUDA library has not, and for all
+                where a GPU cannot run that
     reference   the plain PyTorch references, which any exporter understands
     triton      Triton in place of CUDA C++; in place of the CPU kernels too, under TRITON_INTERPRET=1
 """
@@ -12,7 +13,7 @@ import importlib
 import importlib.util
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -38,6 +39,8 @@ _TRITON = {
     "upsample_pad2d": ("upsample_pad2d", "forward"),
     "upsample_pad2d_backward": ("upsample_pad2d", "backward"),
 }
+# Of these, the CUDA library has not.
+_NOT_IN_CUDA = ("norm_conv2d",)
 
 _PACKAGE = __package__.rpartition(".")[0]
 CUDA_LIBRARY = Path(__file__).parent.parent / "_C_cuda.so"
@@ -66,7 +69,10 @@ def which(kernel: str, device: str) -> str:
         return "reference"
     if device == "cuda":
         _meet_gpus()
-    return _in_use.get(device, "definition") if kernel in _TRITON else "definition"
+    backend = _in_use.get(device, "definition") if kernel in _TRITON else "definition"
+    if backend == "cuda" and kernel in _NOT_IN_CUDA:
+        return "triton" if _has_triton() else "definition"
+    return backend
 
 
 def cuda_problem() -> str | None:
@@ -82,7 +88,7 @@ def install() -> None:
     """
     interpreting = _backend == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
     if interpreting:
-        _register_triton("CPU")
+        _register_triton("CPU", _TRITON)
         _in_use["cpu"] = "triton"
     elif _load_cpu():
         _in_use["cpu"] = "cpu"
@@ -114,6 +120,8 @@ def _load_cuda() -> None:
     def check():
         if problem := _misfit(runtime, targets):
             _leave_cuda(problem)
+        elif _has_triton():
+            _register_triton("CUDA", _NOT_IN_CUDA)
 
     # It runs when torch begins to use CUDA, before there is a tensor to call a kernel with; now, if it has begun.
     torch.cuda._lazy_call(check)
@@ -168,12 +176,12 @@ def _leave_cuda(problem: str) -> None:
 
 
 def _run_triton() -> None:
-    if importlib.util.find_spec("triton") is None:
+    if not _has_triton():
         return
     with warnings.catch_warnings():
         # torch warns of kernels that take the place of others: those of a CUDA library that is loaded and cannot run.
         warnings.simplefilter("ignore")
-        _register_triton("CUDA")
+        _register_triton("CUDA", _TRITON)
     _in_use["cuda"] = "triton"
 
 
@@ -183,9 +191,13 @@ def _meet_gpus() -> None:
         torch.cuda.init()
 
 
-def _register_triton(dispatch_key: str) -> None:
-    for kernel, (room, function) in _TRITON.items():
-        library.impl(kernel, _first_use(room, function), dispatch_key)
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def _register_triton(dispatch_key: str, kernels: Iterable[str]) -> None:
+    for kernel in kernels:
+        library.impl(kernel, _first_use(*_TRITON[kernel]), dispatch_key)
 
 
 def _first_use(room: str, function: str):

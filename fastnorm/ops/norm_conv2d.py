@@ -16,7 +16,7 @@ With gradients, or where a library's convolution is ahead, it is the operators t
 import torch
 from torch.autograd import forward_ad
 
-from . import dynamic_conv2d, instance_stats, scale_shift, upsample_conv2d
+from . import _by_sample, dynamic_conv2d, instance_stats, scale_shift, upsample_conv2d
 from ._activation import ACTIVATIONS, CODES
 from ._layout import empty_map, empty_statistic, memory_format
 from ._library import define
@@ -131,8 +131,10 @@ def forward(
     entry = mean, scale, shift, residual, activation, slope
     exit = output_activation, output_slope
     rule = eps, correction, eps_on_std
+    fused = any(value is not None for value in entry[:4]) or activation or output_activation or need_stats
+    fused = fused or any(factor != 1 for factor in scale_factor)
     lattice = upsample_conv2d.lattice(input, weight, scale_factor, stride, padding, dilation, padding_mode)
-    if lattice is None or _is_differentiated(tensors):
+    if lattice is None or _is_differentiated(tensors) or not fused and _by_sample.is_faster(input, lattice[0], groups):
         window = scale_factor, stride, padding, dilation, groups, padding_mode
         return _step_by_step(input, weight, bias, entry, window, exit, rule, need_stats, need_entered)
     filters, *window, border = lattice

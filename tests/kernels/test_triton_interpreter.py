@@ -10,7 +10,12 @@ import numpy
 import pytest
 
 triton = pytest.importorskip("triton", reason="triton is not installed")
-VALUES = "test_triton_values.py", "test_triton_dynamic_conv2d.py", "test_triton_upsample_pad2d.py"
+VALUES = (
+    "test_triton_values.py",
+    "test_triton_dynamic_conv2d.py",
+    "test_triton_upsample_pad2d.py",
+    "test_triton_norm_conv2d.py",
+)
 
 
 def version(module):

@@ -28,6 +28,7 @@ from fastnorm.kernels import (
     instance_norm,
     instance_stats,
     layer_instance_norm,
+    norm_conv2d,
     scale_shift,
     upsample_pad2d,
 )
@@ -166,6 +167,26 @@ def upsampling(shape, scale, padding, dtype, layout, mode):
     return call
 
 
+def layer(
+    shape, channels, kernel, dtype, layout, factor=1, stride=1, activation="relu", output_activation=None, maps=False
+):
+    """A layer of a chain, all of whose parts are there; without `maps`, neither a residual nor what came in."""
+
+    def call():
+        input, residual = (make(shape, dtype, layout) for _ in range(2))
+        # Those of phases are float32.
+        filters = make((1, channels, shape[1], *[size + factor - 1 for size in kernel]), torch.float32)
+        statistic, parameter = make(shape[:2], torch.float32), make(shape[1:2], dtype)
+        around = [side for size in kernel for side in (size // 2 + factor - 1, size // 2)]
+        norm_conv2d.forward(
+            input, filters, make((channels,), dtype), statistic, parameter, statistic, residual if maps else None,
+            CODES[activation], 0.2, [factor] * 2, [stride] * 2, around, [1, 1], 1, PADDING_MODES["replicate"],
+            CODES[output_activation], 0.2, 1e-5, 0, False, True, maps,
+        )  # fmt: skip
+
+    return call
+
+
 NCHW, LAST = torch.contiguous_format, torch.channels_last
 F64, F32, BF16, F16 = torch.float64, torch.float32, torch.bfloat16, torch.float16
 LARGE, MEDIUM, SMALL = (1, 64, 512, 512), (8, 256, 64, 64), (8, 512, 16, 16)
@@ -202,6 +223,10 @@ CASES = {
     "dense, channels last": convolution((4, 64, 128, 128), 64, (3, 3), 1, BF16, LAST, "zeros", normed=True),
     "dense, stride 2": convolution((4, 64, 128, 128), 128, (3, 3), 1, F16, LAST, "zeros", 2),
     "dense, float32": convolution((4, 64, 128, 128), 64, (3, 3), 1, F32, NCHW),
+    "layer, from few channels, bfloat16": layer((1, 4, 512, 512), 32, (9, 9), BF16, LAST, activation=None),
+    "layer, residual, channels last": layer((1, 128, 128, 128), 128, (3, 3), F32, LAST, maps=True),
+    "layer, upsampled": layer((1, 128, 128, 128), 64, (3, 3), BF16, LAST, 2),
+    "layer, upsampled, few channels": layer((1, 8, 256, 256), 8, (3, 3), F32, NCHW, 2, maps=True),
     "statistics, split": statistics(LARGE, BF16, NCHW),
     "statistics, whole": statistics(MEDIUM, F32, NCHW),
     "upsampling": upsampling(MEDIUM, 2, 1, F32, NCHW, "reflect"),
@@ -210,11 +235,23 @@ CASES = {
     "upsampling, float64": upsampling((2, 3, 33, 31), 3, 2, F64, NCHW, "zeros"),
 }
 
+MORE_CASES = {
+    "layer, from few channels": layer((1, 3, 512, 512), 32, (9, 9), F32, NCHW),
+    "layer, to few channels": layer((1, 32, 512, 512), 3, (9, 9), F32, NCHW, output_activation="sigmoid"),
+    "layer, to few channels, channels last": layer((1, 32, 512, 512), 3, (9, 9), BF16, LAST, output_activation="tanh"),
+    "layer, few channels": layer((1, 4, 512, 512), 3, (9, 9), F16, NCHW),
+    "layer, few channels, float64": layer((1, 8, 64, 64), 8, (3, 3), F64, NCHW, activation="gelu", maps=True),
+    "layer, residual": layer((1, 128, 128, 128), 128, (3, 3), BF16, NCHW, maps=True),
+    "layer, stride 2": layer((1, 32, 512, 512), 64, (3, 3), BF16, NCHW, stride=2, activation="silu"),
+    "layer, upsampled, float32": layer((1, 64, 256, 256), 32, (3, 3), F32, NCHW, 2),
+    "layer, upsampled by 3": layer((1, 8, 63, 63), 3, (3, 3), BF16, LAST, 3),
+}
 
-@pytest.mark.parametrize("case", CASES)
+
+@pytest.mark.parametrize("case", [*CASES, *(pytest.param(case, marks=pytest.mark.long) for case in MORE_CASES)])
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: f"{target.backend}-{target.arch}")
 def test_compiles(compiled, target, case):
-    kernels = compiled(target, CASES[case])
+    kernels = compiled(target, (CASES | MORE_CASES)[case])
     assert kernels
     for kernel, warps in kernels:
         assert warps * target.warp_size <= 1024
