@@ -3,6 +3,7 @@
 A call on a small map costs about 10 us in all, so a check is a few comparisons, and what is absent is not checked.
 """
 
+import functools
 import numbers
 from math import inf
 from operator import mul
@@ -188,12 +189,20 @@ def check_groups(function: str, groups: int, in_channels: int) -> None:
 
 def check_layer_filters(function: str, weight: Tensor, bias: Tensor | None, input: Tensor, groups: int) -> Tensor:
     """Filters that all samples share, (C_out, C_in / groups, *), or one for each; in the input's type. And their bias."""
-    shared = isinstance(weight, Tensor) and weight.dim() == input.dim()
-    filters = weight.unsqueeze(0).expand(input.shape[0], *weight.shape) if shared else weight
-    filters = check_filters(function, "weight", filters, input, input.shape[1], groups)
+    if not isinstance(weight, Tensor) or weight.dim() != input.dim():
+        weight = check_filters(function, "weight", weight, input, input.shape[1], groups)
+    else:
+        check_tensor(function, "weight", weight)
+        check_groups(function, groups, input.shape[1])
+        in_channels = input.shape[1] // groups
+        if weight.shape[1] != in_channels or 0 in weight.shape[2:] or weight.shape[0] % groups:
+            raise ValueError(
+                f"{function}: weight: expected shape (C_out, {in_channels}, {', '.join(['k'] * (input.dim() - 2))})"
+                f" with a C_out that {groups} groups divide, got {_shape(weight)}"
+            )
     if bias is not None:
         check_tensor(function, "bias", bias)
-        n, c = filters.shape[:2]
+        n, c = input.shape[0], weight.shape[weight.dim() - input.dim()]
         if bias.shape != (c,) and bias.shape != (n, c):
             raise ValueError(f"{function}: bias: expected shape ({c},) or ({n}, {c}), got {_shape(bias)}")
         check_same_device(function, "bias", bias, input)
@@ -208,6 +217,18 @@ def check_window(
     if scale_factor is not None:
         size = tuple(length * factor for length, factor in zip(size, scale_factor))
     kernel = tuple(weight.shape[-len(size) :])
+    window = function, kernel, size, stride, padding, dilation, padding_mode
+    if torch.compiler.is_compiling():
+        return _check_window.__wrapped__(*window)
+    try:
+        _check_window(*window)
+    except TypeError:  # A list, a symbolic size: nothing to be remembered by.
+        _check_window.__wrapped__(*window)
+
+
+# A network asks for the same windows at every call.
+@functools.lru_cache(1024, typed=True)
+def _check_window(function, kernel, size, stride, padding, dilation, padding_mode):
     check_padding_mode(function, padding_mode)
     check_sizes(function, "stride", stride, len(size), 1)
     check_sizes(function, "dilation", dilation, len(size), 1)
