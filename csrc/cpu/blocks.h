@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <numeric>
+
 #include "rows.h"
 
 namespace fastnorm::FASTNORM_ISA {
@@ -25,6 +27,11 @@ inline void for_each_tile(int64_t first, int64_t last, const Body& body) {
   if (first + 3 == last) body(first, Group<3>{});
   if (first + 2 == last) body(first, Group<2>{});
   if (first + 1 == last) body(first, Group<1>{});
+}
+
+// Parts of each of `units`, for every thread to have as many.
+inline int64_t segments_for(int64_t units, int64_t threads) {
+  return units == 0 || units >= tasks_per_thread * threads ? 1 : threads / std::gcd(units, threads);
 }
 
 inline int64_t kernel_size(const Convolution& conv) { return conv.kernel[0] * conv.kernel[1] * conv.kernel[2]; }

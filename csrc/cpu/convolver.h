@@ -246,9 +246,7 @@ class Convolver {
   // Blocks of channels take turns in the cache: then no chunk finds there what the last one left.
   int64_t segments() const {
     if (block_.in_parts() > 1) return INT32_MAX;
-    const int64_t units = conv_.samples * block_.blocks * block_.out_parts, threads = pass_.threads.count;
-    if (threads == 1 || units == 0 || units % threads == 0 || units >= tasks_per_thread * threads) return 1;
-    return ceil_div(tasks_per_thread * threads, units);
+    return segments_for(conv_.samples * block_.blocks * block_.out_parts, pass_.threads.count);
   }
 
   // Which taps a phase of the result has, and where its first element reads them: from left to right.

@@ -1,5 +1,5 @@
 // Dense 3x3 convolutions, and those of a map upsampled by 2, with fewer multiplications: minimal filtering, Winograd 1980;
-// Lavin and Gray, arXiv:1509.09308.
+// Lavin and Gray, arXiv:1509.09308. A kernel of 9x9 is nine of 3x3, of the input and of what lies 3 and 6 further.
 //
 // A tile of outputs needs 4x4 elements of a channel. These are first added up, then multiplied with filters that are added up
 // likewise, summed over channels, and added up to outputs. In one dimension:
@@ -91,12 +91,12 @@ IN_PLACE inline void store_in_turn(W* to, const Vector<W> (&v)[count]) {
 }
 
 // The convolution whose outputs are tiles: what lies where in cache is the same as for it.
-inline Convolution convolution_of_tiles(const Convolution& conv, int outputs) {
+inline Convolution convolution_of_tiles(const Convolution& conv, int taps, int outputs) {
   Convolution tiles = conv;
   for (int dim = 1; dim < 3; ++dim) {
     tiles.padding[dim] = conv.padding[dim] / conv.input_dilation[dim];
     tiles.input_dilation[dim] = 1;
-    tiles.kernel[dim] = 4;
+    tiles.kernel[dim] = 4 + conv.kernel[dim] - taps;
     tiles.stride[dim] = 2;
     tiles.output[dim] = ceil_div(conv.output[dim], outputs);
   }
@@ -114,18 +114,22 @@ class Minimal {
   static constexpr int64_t least_channels = outputs == 2 ? 16 : 8;
   // Vectors of tiles whose data are in L2 at a time: all input channels' or a part's.
   static constexpr int64_t line_vectors = 6, line_vectors_of_parts = 3;
+  // Of which one more or less for a thread does not matter.
+  static constexpr int64_t many_chunks = 32;
 
   static bool fits(const Pass<T>& pass) {
     const Convolution& conv = pass.conv;
     const bool shared = !pass.filters.sample_stride || conv.samples == 1;
     if (sizeof(W) > 4 || !pass.forward || conv.groups != 1 || !shared || conv.kernel[0] * conv.input[0] != 1) return false;
-    if (smaller(conv.in_channels, conv.out_channels) < least_channels) return false;
+    const int64_t parts = conv.kernel[1] / Filtering::taps;
+    if (smaller(conv.in_channels * parts * parts, conv.out_channels) < least_channels) return false;
     for (int dim = 1; dim < 3; ++dim) {
       const bool upsampled = conv.input_dilation[dim] == 2 && conv.padding[dim] == 2;
       const bool right = outputs == 4 ? upsampled : conv.input_dilation[dim] == 1 && conv.stride[dim] == 1;
       // The last tile may reach beyond a border by 2 more than the convolution does.
       const bool far = conv.input[dim] >= conv.padding[dim] + 4;
-      if (!right || !far || conv.kernel[dim] != Filtering::taps || conv.dilation[dim] != 1) return false;
+      const bool whole = conv.kernel[dim] == parts * Filtering::taps && (outputs == 2 || parts == 1);
+      if (!right || !far || !whole || conv.dilation[dim] != 1) return false;
     }
     // Lanes without a tile are work for nothing.
     const int64_t tiles = ceil_div(conv.output[2], outputs), lanes_used = ceil_div(tiles, lanes<W>) * lanes<W>;
@@ -135,17 +139,19 @@ class Minimal {
   explicit Minimal(const Pass<T>& pass)
       : pass_(pass),
         conv_(pass.conv),
-        tiles_(convolution_of_tiles(conv_, outputs)),
-        block_(conv_, conv_.in_channels, conv_.out_channels, in_limit, out_limit),
+        tiles_(convolution_of_tiles(conv_, Filtering::taps, outputs)),
+        side_(conv_.kernel[1] / Filtering::taps),
+        parts_(side_ * side_),
+        block_(conv_, conv_.in_channels, conv_.out_channels, larger(1, smaller(in_limit, piece / parts_)), out_limit),
         shape_(tiles_, Direction::forward),
         line_(lanes<W> * (block_.in_parts() == 1 ? line_vectors : line_vectors_of_parts)),
         sum_pitch_(shape_.vectors() * lanes<W> * outputs),
         depth_(tiles_, 0, Direction::forward),
         height_(tiles_, 1, Direction::forward),
         schedule_(depth_, height_, tiles_, Direction::forward, rows_of_a_chunk(), segments()),
-        taps_(block_.ins),
-        weights_(conv_.out_channels * conv_.in_channels * products) {
-    for (int64_t c = 0; c < block_.ins; ++c) taps_.get()[c] = {c * data * line_, c};
+        taps_(block_.ins * parts_),
+        weights_(conv_.out_channels * conv_.in_channels * parts_ * products) {
+    for (int64_t i = 0; i < block_.ins * parts_; ++i) taps_.get()[i] = {i * data * line_, i};
   }
 
   bool owns_planes() const { return false; }
@@ -173,28 +179,31 @@ class Minimal {
     int64_t sample, out, outs;
   };
 
-  // What a thread needs: rows; the data of a line of tiles, (channels, data); their products, (products, 8 channels); outputs.
+  // What a thread needs: rows; the data of a line of tiles, (channels, parts of the kernel, data); their products; outputs.
   struct Workspace {
     RowCache<W> rows;
     Buffer<W> spread, products_of, sums, bias;
 
     explicit Workspace(const Minimal& of)
         : rows(of.shape_, of.block_.ins, of.schedule_.slots()),
-          spread(of.block_.ins * data * of.line_),
+          spread(of.block_.ins * of.parts_ * data * of.line_),
           products_of(of.block_.outs * products * of.line_),
           sums(of.block_.outs * of.sum_stride()),
           bias(of.block_.outs) {}
   };
 
-  // Rows of tiles: as many as fill a line.
-  int64_t rows_of_a_chunk() const { return larger(1, line_ / (shape_.vectors() * lanes<W>)); }
+  // Rows of tiles: as many as fit a line, and leave chunks that a few threads can share evenly.
+  int64_t rows_of_a_chunk() const {
+    int64_t rows = larger(1, line_ / (shape_.vectors() * lanes<W>));
+    const auto even = [&] { return tiles_.output[1] % rows == 0 && tiles_.output[1] / rows % 4 == 0; };
+    while (rows > 1 && !even() && tiles_.output[1] < many_chunks * rows) --rows;
+    return rows;
+  }
   int64_t sum_stride() const { return schedule_.largest_chunk() * outputs * sum_pitch_; }
 
   int64_t segments() const {
     if (block_.in_parts() > 1) return INT32_MAX;
-    const int64_t units = conv_.samples * block_.out_parts, threads = pass_.threads.count;
-    if (threads == 1 || units == 0 || units % threads == 0 || units >= tasks_per_thread * threads) return 1;
-    return ceil_div(tasks_per_thread * threads, units);
+    return segments_for(conv_.samples * block_.out_parts, pass_.threads.count);
   }
 
   void convolve(const Part& work, int64_t chunk, Workspace& space) const {
@@ -229,24 +238,27 @@ class Minimal {
 
   void spread(const Workspace& space, Schedule::Range rows, int64_t ins, int64_t first, int64_t vectors) const {
     for (int64_t row = rows.first; row < rows.last; ++row) {
-      const W* four[4];
-      const auto of_row = schedule_.taps_of(row);
-      for (int i = 0; i < 4; ++i)
-        four[i] = space.rows.channel(0) + schedule_.tap(of_row.first + i).slot * shape_.slot_stride(block_.ins);
-      for (int64_t c = 0; c < ins; ++c)
-        for (int64_t v = 0; v < vectors; ++v)
-          spread(
-              four, c * shape_.pitch() + (first + v) * lanes<W>,
-              space.spread.get() + c * data * line_ + ((row - rows.first) * vectors + v) * lanes<W>);
+      const int64_t met = schedule_.taps_of(row).first;
+      for (int64_t part = 0; part < parts_; ++part) {
+        const int64_t y = part / side_ * Filtering::taps, x = part % side_ * Filtering::taps;
+        const W* four[4];
+        for (int i = 0; i < 4; ++i)
+          four[i] = space.rows.channel(0) + schedule_.tap(met + y + i).slot * shape_.slot_stride(block_.ins);
+        for (int64_t c = 0; c < ins; ++c)
+          for (int64_t v = 0; v < vectors; ++v)
+            spread(
+                four, c * shape_.pitch() + (first + v) * lanes<W>, x,
+                space.spread.get() + (c * parts_ + part) * data * line_ + ((row - rows.first) * vectors + v) * lanes<W>);
+      }
     }
   }
 
   // A row in cache has the first and third of each four in one phase, the others in another.
-  void spread(const W* const (&rows)[4], int64_t at, W* to) const {
+  void spread(const W* const (&rows)[4], int64_t at, int64_t first, W* to) const {
     Vector<W> columns[4][Filtering::data];
     unrolled<4>([&](int x) IN_PLACE {
       Vector<W> d[4];
-      unrolled<4>([&](int y) IN_PLACE { d[y] = load(rows[y] + at + shape_.position(x)); });
+      unrolled<4>([&](int y) IN_PLACE { d[y] = load(rows[y] + at + shape_.position(first + x)); });
       Filtering::spread(d, columns[x]);
     });
     unrolled<Filtering::data>([&](int y) IN_PLACE {
@@ -263,9 +275,9 @@ class Minimal {
     const int y = product / Filtering::products, x = product % Filtering::products;
     const int from = Filtering::data_of(y) * Filtering::data + Filtering::data_of(x);
     const Source<W> source = {spread + from * line_, 0, 1, 0};
-    const W* weights = weights_.get() + (out * products + product * channels) * block_.in + in * channels;
+    const W* weights = weights_.get() + ((out * products + product * channels) * block_.in + in * channels) * parts_;
     const Partial<W> sums[] = {{found + product * channels * line_, line_, first}};
-    convolve_rows<1, channels>(source, 0, vectors, Taps{taps_.get(), ins}, weights, 0, sums);
+    convolve_rows<1, channels>(source, 0, vectors, Taps{taps_.get(), ins * parts_}, weights, 0, sums);
   }
 
   template <int channels>
@@ -294,12 +306,13 @@ class Minimal {
     });
   }
 
-  // The filters of each tile of output channels: (products, in_channels, channels).
+  // The filters of each tile of output channels: (products, in_channels, parts, channels).
   void pack() const {
+    const int64_t filter = conv_.in_channels * parts_ * products;
     // A few elements are a vector's work.
-    parallel(pass_.threads, ceil_div(conv_.out_channels, 8), conv_.in_channels * products, [&](int64_t task) {
+    parallel(pass_.threads, ceil_div(conv_.out_channels, 8), filter, [&](int64_t task) {
       for_each_tile(8 * task, smaller(8 * task + 8, conv_.out_channels), [&](int64_t out, auto tile) {
-        W* to = weights_.get() + out * products * conv_.in_channels;
+        W* to = weights_.get() + out * filter;
         if (pass_.filters.wide) pack<tile>(pass_.template filters_of<W>(0), out, to);
         else pack<tile>(pass_.filters_of(0), out, to);
       });
@@ -311,23 +324,24 @@ class Minimal {
   void pack(const F* filters, int64_t out, W* to) const {
     constexpr int taps = Filtering::taps, count = Filtering::products, width = channels % 2 ? 1 : channels;
     using V = typename VectorOf<W, width>::type;
-    const int64_t filter = taps * taps, distance = conv_.in_channels * filter;
+    const int64_t length = side_ * taps, distance = conv_.in_channels * length * length, all_parts = conv_.in_channels * parts_;
     for (int c = 0; c < channels; c += width)
-      for (int64_t i = 0; i < conv_.in_channels; ++i) {
-        const F* from = filters + (out + c) * distance + i * filter;
+      for (int64_t i = 0; i < all_parts; ++i) {
+        const int64_t part = i % parts_, corner = part / side_ * taps * length + part % side_ * taps;
+        const F* from = filters + (out + c) * distance + i / parts_ * length * length + corner;
         V columns[taps][count];
         for (int x = 0; x < taps; ++x) {
           V g[taps];
           for (int y = 0; y < taps; ++y)
-            for (int lane = 0; lane < width; ++lane) g[y][lane] = widened(from + lane * distance + y * taps + x);
+            for (int lane = 0; lane < width; ++lane) g[y][lane] = widened(from + lane * distance + y * length + x);
           Filtering::filter(g, columns[x]);
         }
         for (int y = 0; y < count; ++y) {
           V g[taps], all[count];
           for (int x = 0; x < taps; ++x) g[x] = columns[x][y];
           Filtering::filter(g, all);
-          W* const row = to + (y * count * conv_.in_channels + i) * channels + c;
-          for (int x = 0; x < count; ++x) __builtin_memcpy(row + x * conv_.in_channels * channels, all + x, sizeof(V));
+          W* const row = to + (y * count * all_parts + i) * channels + c;
+          for (int x = 0; x < count; ++x) __builtin_memcpy(row + x * all_parts * channels, all + x, sizeof(V));
         }
       }
   }
@@ -335,6 +349,7 @@ class Minimal {
   const Pass<T> pass_;
   const Convolution& conv_;
   const Convolution tiles_;
+  const int64_t side_, parts_;  // of the kernel
   const Blocks block_;
   const RowShape<W> shape_;
   const int64_t line_, sum_pitch_;
