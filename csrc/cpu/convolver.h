@@ -48,6 +48,17 @@ struct Partial {
   }
 };
 
+// The same where there is one part.
+template <class W>
+struct Fresh {
+  W* sums;
+  int64_t stride;
+
+  IN_PLACE Fresh at(int64_t vector) const { return {sums + vector * lanes<W>, stride}; }
+  IN_PLACE Vector<W> begin(int, int) const { return Vector<W>{}; }
+  IN_PLACE void end(int channel, int vector, Vector<W> sum) const { store(sums + channel * stride + vector * lanes<W>, sum); }
+};
+
 // Or rows of the result in NCHW, planes `stride` apart, of which `length` elements are left; begun with a bias each.
 template <class T>
 struct Final {
@@ -343,7 +354,7 @@ class Convolver {
     convolve_chunk<channels>(
         rows, ins, weights, chunk,
         [&](int64_t, int64_t second, int64_t phase) {
-          return Partial<W>{sums + second * sum_pitch_ + phase * phase_pitch_, space.sum_stride, true};
+          return Fresh<W>{sums + second * sum_pitch_ + phase * phase_pitch_, space.sum_stride};
         },
         [&](int64_t row, int64_t second) {
           for (int c = 0; c < channels; ++c)

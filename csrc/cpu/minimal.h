@@ -276,8 +276,12 @@ class Minimal {
     const int from = Filtering::data_of(y) * Filtering::data + Filtering::data_of(x);
     const Source<W> source = {spread + from * line_, 0, 1, 0};
     const W* weights = weights_.get() + ((out * products + product * channels) * block_.in + in * channels) * parts_;
-    const Partial<W> sums[] = {{found + product * channels * line_, line_, first}};
-    convolve_rows<1, channels>(source, 0, vectors, Taps{taps_.get(), ins * parts_}, weights, 0, sums);
+    const Taps taps = {taps_.get(), ins * parts_};
+    W* const to = found + product * channels * line_;
+    const Fresh<W> fresh[] = {{to, line_}};
+    const Partial<W> added[] = {{to, line_, false}};
+    if (first) convolve_rows<1, channels>(source, 0, vectors, taps, weights, 0, fresh);
+    else convolve_rows<1, channels>(source, 0, vectors, taps, weights, 0, added);
   }
 
   template <int channels>
