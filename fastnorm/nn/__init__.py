@@ -13,6 +13,7 @@ from .layer_instance_norm import LayerInstanceNorm2d
 from .reflection_pad import ReflectionPad1d, ReflectionPad2d, ReflectionPad3d
 from .spatially_adaptive_dynamic_instance_norm import SpatiallyAdaptiveDynamicInstanceNorm
 from .spatially_adaptive_norm import SpatiallyAdaptiveNorm2d
+from .upsample_conv2d import UpsampleConv2d
 from .upsample_pad import UpsamplePad2d
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "ReflectionPad3d",
     "SpatiallyAdaptiveDynamicInstanceNorm",
     "SpatiallyAdaptiveNorm2d",
+    "UpsampleConv2d",
     "UpsamplePad2d",
 ]
 
