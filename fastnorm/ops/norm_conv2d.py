@@ -158,7 +158,7 @@ def _step_by_step(input, weight, bias, entry, window, exit, rule, need_stats, ne
     if output_activation:
         output = scale_shift.forward(output, None, None, None, None, None, output_activation, output_slope)
     stats = instance_stats.forward(output, *rule) if need_stats else (output.new_empty(0), output.new_empty(0))
-    return output, *stats, entered
+    return output, *stats, entered.clone() if need_entered and entered is input else entered
 
 
 def _samples(make, shape):
