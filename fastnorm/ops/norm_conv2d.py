@@ -168,11 +168,11 @@ def _samples(make, shape):
     out_channels = 2 * groups
     yield Sample(
         "normalised, shared",
-        (make(*shape), make(out_channels, c // groups, *kernel), make(out_channels)),
+        (make(*shape), make(2 * c, min(c, 1), *kernel), make(2 * c)),
         dict(
-            mean=make(n, c), scale=make(c), shift=make(n, c), activation="silu", padding=around, groups=groups,
-            # A scale near zero leaves a plane of next to no deviation: its gradient would be all rounding.
-            padding_mode="reflect", return_stats=True, eps=0.1,
+            mean=make(n, c), scale=make(c), shift=make(n, c), activation="silu", padding=around,
+            # A scale near zero leaves a plane of next to no deviation: of a small eps its gradient would be all rounding.
+            groups=max(1, c), padding_mode="reflect", return_stats=True, eps=1.0,
         ),
     )  # fmt: skip
     yield Sample(
@@ -189,7 +189,7 @@ def _samples(make, shape):
         (make(*shape), make(out_channels, c // groups, *kernel)),
         dict(
             mean=make(c), shift=make(c), activation="gelu", scale_factor=2, padding=around, groups=groups,
-            padding_mode="reflect", return_stats=True, return_entered=True, correction=1, eps_mode="std", eps=1e-3,
+            padding_mode="reflect", return_stats=True, return_entered=True, correction=1, eps_mode="std", eps=0.1,
         ),
     )  # fmt: skip
 

@@ -1,7 +1,9 @@
 """How near is near enough: at most twice as far from the float64 reference as torch's own path in the same type."""
 
+import inspect
+
 import torch
-from calls import cotangents, differentiate, double, is_map, run, tensors
+from calls import cotangents, differentiate, double, hands_on, is_map, run, tensors
 from layouts import expected_format
 
 # What is allowed where torch's path happens to hit the number, in units in the last place of the largest one. A result
@@ -48,14 +50,30 @@ def assert_values(operator, sample, scale=1.0, in_steps=False):
     expected = run(operator.reference, sample.map(double))
     assert len(outputs) == len(own)
     format = expected_format(tensors(sample)[0])
+    sums = size_of_sums(operator, sample.map(double), tensors(sample)[0].dtype.itemsize < 4)
     for index, output in enumerate(outputs):
-        size = 0.0 if is_map(output) else scale
+        size = sums if is_map(output) else scale
         what = f"output {index}"
         assert_accurate(output, expected[index], own[index], what, computed_type(sample), size, in_steps=in_steps)
         # Near to the end, one more place of what comes before it decides.
         far_inside = own[index].abs() < torch.finfo(output.dtype).max / 2
         assert not in_steps or output[far_inside].isfinite().all(), what
         assert output.is_contiguous(memory_format=format if is_map(output) else torch.contiguous_format)
+
+
+def size_of_sums(operator, sample, narrow):
+    """How large a sum over the taps and channels of a layer may be, before terms of both signs cancel: it is rounded there.
+
+    0 for what is no layer.
+    """
+    # In a narrower type what counts is the last rounding, of the sum itself.
+    if not hands_on(operator) or narrow:
+        return 0.0
+    input, weight, *_ = sample.args
+    if "return_entered" in inspect.signature(operator.reference).parameters:
+        input = operator.reference(*sample.args, **sample.kwargs | dict(return_entered=True))[-1]
+    filters = weight.flatten(-len(input.shape) + 1)
+    return (input.abs().max() * filters.norm(dim=-1).max()).item() if input.numel() and filters.numel() else 0.0
 
 
 def assert_gradients(operator, sample, layout=lambda gradient: gradient, scale=0.0, relative=0.0, in_steps=False):

@@ -39,8 +39,10 @@ def test_second_derivative_in_every_type(call, dtype):
     again = cotangents([tensor for tensor in tensors(sample) if tensor.is_floating_point()], seed=2)
     actual, own = second_derivatives(call.operator.run), second_derivatives(call.operator.reference)
     expected = second_derivatives(call.operator.reference, double)
+    # A number per plane is a sum of what one step hands on to the next in the map's type.
+    computed = dtype if hands_on(call.operator) else torch.float32
     for index, gradient in enumerate(actual):
-        assert_accurate(gradient, expected[index], own[index], f"second derivative {index}", scale=10)
+        assert_accurate(gradient, expected[index], own[index], f"second derivative {index}", computed, scale=10)
 
 
 @every_call
