@@ -5,14 +5,14 @@ A call on a small map costs about 10 us in all, so a check is a few comparisons,
 
 import functools
 import numbers
-from math import inf
+from math import inf, prod
 from operator import mul
 
 import torch
 from torch import Tensor
 
 from .ops._activation import ACTIVATIONS, CODES
-from .ops._window import PADDING_MODES, both_sides, from_last, per_dimension
+from .ops._window import PADDING_MODES, both_sides, from_last, output_size, per_dimension
 from .ops.instance_stats import EPS_MODES, plane_size
 
 _FLOATS = {torch.float32, torch.float64, torch.bfloat16, torch.float16}
@@ -125,20 +125,35 @@ def check_statistics_settings(
     function: str, input: Tensor, eps: float, correction: int, eps_mode: str, whose: str = ""
 ) -> None:
     """How a standard deviation is taken; `whose` is what the names of these arguments start with."""
-    check_statistics_rule(function, eps, correction, eps_mode, whose)
-    if correction and plane_size(input) == 1:
-        raise ValueError(
-            f"{function}: {whose}correction: an unbiased variance needs planes of 2 elements or more,"
-            f" got planes of {_plane(input)}"
-        )
+    check_statistics_rule(function, _plane(input) if correction else None, eps, correction, eps_mode, whose)
 
 
-def check_statistics_rule(function: str, eps: float, correction: int, eps_mode: str, whose: str = "") -> None:
+def check_statistics_rule(
+    function: str, plane: tuple[int, ...] | None, eps: float, correction: int, eps_mode: str, whose: str = ""
+) -> None:
+    """Of planes of that size, which an unbiased variance asks for."""
     check_number(function, f"{whose}eps", eps, 0)
     if isinstance(correction, bool) or not isinstance(correction, _INTEGERS) or correction not in (0, 1):
         raise ValueError(f"{function}: {whose}correction: expected 0 (biased) or 1 (unbiased), got {correction!r}")
     if not isinstance(eps_mode, str) or eps_mode not in EPS_MODES:
         raise ValueError(f"{function}: eps_mode: expected {_one_of(EPS_MODES)}, got {eps_mode!r}")
+    if correction and prod(plane) == 1:
+        raise ValueError(
+            f"{function}: {whose}correction: an unbiased variance needs planes of 2 elements or more, got planes of {plane}"
+        )
+
+
+def check_output_statistics(
+    function: str, weight: Tensor, input: Tensor, stride, padding, dilation, scale_factor, eps, correction, eps_mode
+) -> None:
+    """How a standard deviation of what a convolution makes is taken; the window is known to be right."""
+    plane = None
+    if correction:
+        dims = input.dim() - 2
+        size, kernel = map(mul, _plane(input), per_dimension(scale_factor, dims)), tuple(weight.shape[-dims:])
+        stride, dilation = per_dimension(stride, dims), per_dimension(dilation, dims)
+        plane = tuple(output_size(size, kernel, stride, both_sides(padding, kernel, dilation), dilation))
+    check_statistics_rule(function, plane, eps, correction, eps_mode)
 
 
 def check_activation(function: str, activation: str | None, negative_slope: float, whose: str = "") -> None:
@@ -175,11 +190,15 @@ def check_filters(function: str, name: str, weight: Tensor, input: Tensor, in_ch
         raise ValueError(f"{function}: {name}: expected shape {expected()}, got {_shape(weight)}")
     if weight.shape[0] != n:
         raise ValueError(f"{function}: {name}: expected a filter for each of {n} samples, {expected()}, got {_shape(weight)}")
-    if weight.shape[1] % groups:
+    _check_groups_of_outputs(function, name, weight, 1, groups)
+    return as_type_of(function, name, weight, input)
+
+
+def _check_groups_of_outputs(function: str, name: str, weight: Tensor, dim: int, groups: int) -> None:
+    if weight.shape[dim] % groups:
         raise ValueError(
             f"{function}: {name}: expected a number of output channels that {groups} groups divide, got {_shape(weight)}"
         )
-    return as_type_of(function, name, weight, input)
 
 
 def check_groups(function: str, groups: int, in_channels: int) -> None:
@@ -189,22 +208,19 @@ def check_groups(function: str, groups: int, in_channels: int) -> None:
 
 def check_layer_filters(function: str, weight: Tensor, bias: Tensor | None, input: Tensor, groups: int) -> Tensor:
     """Filters that all samples share, (C_out, C_in / groups, *), or one for each; in the input's type. And their bias."""
-    if not isinstance(weight, Tensor) or weight.dim() != input.dim():
-        weight = check_filters(function, "weight", weight, input, input.shape[1], groups)
-    else:
-        check_tensor(function, "weight", weight)
-        check_groups(function, groups, input.shape[1])
-        in_channels = input.shape[1] // groups
-        if weight.shape[1] != in_channels or 0 in weight.shape[2:] or weight.shape[0] % groups:
-            raise ValueError(
-                f"{function}: weight: expected shape (C_out, {in_channels}, {', '.join(['k'] * (input.dim() - 2))})"
-                f" with a C_out that {groups} groups divide, got {_shape(weight)}"
-            )
+    check_tensor(function, "weight", weight)
+    n, c = input.shape[:2]
+    check_groups(function, groups, c)
+    shape, own = weight.shape, weight.dim() == input.dim() + 1
+    if not (own and shape[0] == n or weight.dim() == input.dim()) or shape[1 + own] != c // groups or 0 in shape[2 + own :]:
+        filters = ", ".join(["C_out", str(c // groups), *["k"] * (input.dim() - 2)])
+        raise ValueError(f"{function}: weight: expected shape ({filters}) or ({n}, {filters}), got {_shape(weight)}")
+    _check_groups_of_outputs(function, "weight", weight, own, groups)
     if bias is not None:
         check_tensor(function, "bias", bias)
-        n, c = input.shape[0], weight.shape[weight.dim() - input.dim()]
-        if bias.shape != (c,) and bias.shape != (n, c):
-            raise ValueError(f"{function}: bias: expected shape ({c},) or ({n}, {c}), got {_shape(bias)}")
+        out_channels = shape[own]
+        if bias.shape != (out_channels,) and bias.shape != (n, out_channels):
+            raise ValueError(f"{function}: bias: expected shape ({out_channels},) or ({n}, {out_channels}), got {_shape(bias)}")
         check_same_device(function, "bias", bias, input)
     return as_type_of(function, "weight", weight, input)
 
@@ -236,7 +252,8 @@ def _check_window(function, kernel, size, stride, padding, dilation, padding_mod
         check_sizes(function, "padding", padding, len(size), 0, "'same', 'valid', ")
     dilation = per_dimension(dilation, len(size))
     around = both_sides(padding, kernel, dilation)
-    check_border(function, around, padding_mode, size, padding, kernel)
+    padded = "input" if size == _plane(input) else "upsampled input"
+    check_border(function, around, padding_mode, size, padding, kernel, padded)
     for length, before, after, width, step in zip(size, around[::2], around[1::2], kernel, dilation):
         if step * (width - 1) + 1 > length + before + after:
             raise ValueError(

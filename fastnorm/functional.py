@@ -22,12 +22,12 @@ from ._checks import (
     check_layer_filters,
     check_map,
     check_number,
+    check_output_statistics,
     check_per_plane,
     check_running_statistics,
     check_same_device,
     check_same_shape,
     check_sizes,
-    check_statistics_rule,
     check_statistics_settings,
     check_styles,
     check_tensor,
@@ -585,7 +585,7 @@ def norm_conv2d(
     check_activation(name, activation, negative_slope)
     check_activation(name, output_activation, output_negative_slope, "output_")
     if return_stats:
-        check_statistics_rule(name, eps, correction, eps_mode)
+        check_output_statistics(name, weight, input, stride, padding, dilation, scale_factor, eps, correction, eps_mode)
     return _run(ops.norm_conv2d)(
         input, weight, bias, stride, padding, dilation, groups, padding_mode,
         mean=mean, scale=scale, shift=shift, residual=residual, activation=activation, negative_slope=negative_slope,

@@ -13,6 +13,7 @@ from fastnorm import nn
 X = torch.randn(2, 3, 4, 5)
 C, NC, BAD_C, BAD_NC = torch.ones(3), torch.ones(2, 3), torch.ones(4), torch.ones(3, 3)
 TABLE, STYLE, MIXTURE = torch.ones(4, 3), torch.tensor([0, 3]), torch.ones(2, 4)
+FILTERS = torch.ones(2, 3, 3, 3)
 INTEGERS, FLOAT8 = torch.ones(3, dtype=torch.int64), X.to(torch.float8_e4m3fn)
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Nested tensors are a prototype.
@@ -55,6 +56,9 @@ PER_PLANE = [
     ("scale_shift", "mean", lambda p: F.scale_shift(X, mean=p)),
     ("scale_shift", "scale", lambda p: F.scale_shift(X, scale=p)),
     ("scale_shift", "shift", lambda p: F.scale_shift(X, shift=p)),
+    ("norm_conv2d", "mean", lambda p: F.norm_conv2d(X, FILTERS, mean=p)),
+    ("norm_conv2d", "scale", lambda p: F.norm_conv2d(X, FILTERS, scale=p)),
+    ("norm_conv2d", "shift", lambda p: F.norm_conv2d(X, FILTERS, shift=p)),
 ]
 WRONG_PER_PLANE = [
     (1.0, TypeError, "expected a tensor, got float"),
@@ -87,6 +91,7 @@ MAPS = [
     ("layer_instance_norm", "residual", lambda m: F.layer_instance_norm(X, C, residual=m)),
     ("scale_shift", "gamma", lambda m: F.scale_shift(X, gamma=m)),
     ("scale_shift", "residual", lambda m: F.scale_shift(X, residual=m)),
+    ("norm_conv2d", "residual", lambda m: F.norm_conv2d(X, FILTERS, residual=m)),
 ]
 WRONG_SAME_SHAPE = [
     ("x", TypeError, "expected a tensor, got str"),
@@ -104,6 +109,7 @@ DEVIATIONS = [
     ("adain", "style_", lambda **settings: F.adain(X, X, **{f"style_{name}": value for name, value in settings.items()})),
     ("spatially_adaptive_norm", "", lambda **settings: F.spatially_adaptive_norm(X, X, X, **settings)),
     ("layer_instance_norm", "", lambda **settings: F.layer_instance_norm(X, C, **settings)),
+    ("norm_conv2d", "", lambda **settings: F.norm_conv2d(X, FILTERS, return_stats=True, **settings)),
 ]
 WRONG_CORRECTIONS = [2, -1, 1.0, True, "1", [], torch.tensor(1)]
 
@@ -119,6 +125,13 @@ NUMBERS = [
     ("spatially_adaptive_norm", "eps", lambda v: F.spatially_adaptive_norm(X, X, X, v)),
     ("layer_instance_norm", "eps", lambda v: F.layer_instance_norm(X, C, eps=v)),
     ("scale_shift", "negative_slope", lambda v: F.scale_shift(X, activation="leaky_relu", negative_slope=v)),
+    ("norm_conv2d", "eps", lambda v: F.norm_conv2d(X, FILTERS, return_stats=True, eps=v)),
+    ("norm_conv2d", "negative_slope", lambda v: F.norm_conv2d(X, FILTERS, activation="leaky_relu", negative_slope=v)),
+    (
+        "norm_conv2d",
+        "output_negative_slope",
+        lambda v: F.norm_conv2d(X, FILTERS, output_activation="leaky_relu", output_negative_slope=v),
+    ),
     ("LayerInstanceNorm2d", "rho", lambda v: nn.LayerInstanceNorm2d(3, rho=v)(X)),
     ("LayerInstanceNorm2d", "negative_slope", lambda v: nn.LayerInstanceNorm2d(3, negative_slope=v)(X)),
 ]
@@ -131,6 +144,7 @@ ACTIVATED = [
     ("spatially_adaptive_norm", lambda **a: F.spatially_adaptive_norm(X, X, X, **a)),
     ("layer_instance_norm", lambda **a: F.layer_instance_norm(X, C, **a)),
     ("scale_shift", lambda **a: F.scale_shift(X, **a)),
+    ("norm_conv2d", lambda **a: F.norm_conv2d(X, FILTERS, **a)),
     ("InstanceNorm1d", lambda **a: nn.InstanceNorm1d(3, **a)),
     ("InstanceNorm2d", lambda **a: nn.InstanceNorm2d(3, **a)),
     ("InstanceNorm3d", lambda **a: nn.InstanceNorm3d(3, **a)),
@@ -310,6 +324,17 @@ OTHERS = [
     (lambda: F.adain(X, ONE, style_correction=1), ValueError, f"adain: style_{UNBIASED}"),
     (lambda: F.spatially_adaptive_norm(ONE, ONE, ONE, correction=1), ValueError, f"spatially_adaptive_norm: {UNBIASED}"),
     (lambda: F.layer_instance_norm(ONE, C, correction=1), ValueError, f"layer_instance_norm: {UNBIASED}"),
+    (lambda: F.norm_conv2d(X, FILTERS, stride=4, return_stats=True, correction=1), ValueError, f"norm_conv2d: {UNBIASED}"),
+    (
+        lambda: F.norm_conv2d(X, FILTERS, output_activation="swish"),
+        ValueError,
+        "norm_conv2d: output_activation: expected None, 'relu', 'leaky_relu', 'silu', 'gelu', 'sigmoid' or 'tanh', got 'swish'",
+    ),
+    (
+        lambda: F.norm_conv2d(X, FILTERS, return_stats=True, eps_mode="root"),
+        ValueError,
+        "norm_conv2d: eps_mode: expected 'var' or 'std', got 'root'",
+    ),
     (
         lambda: F.instance_stats(X, eps_mode="root"),
         ValueError,

@@ -1,4 +1,4 @@
-"""What is wrong with the arguments of a dynamic convolution is said in the words of the function, in one line."""
+"""What is wrong with the arguments of a convolution is said in the words of the function, in one line."""
 
 import math
 
@@ -13,6 +13,8 @@ X = torch.randn(2, 4, 6, 5)
 def filters(n=2, out=4, per_group=2, *kernel, dtype=torch.float32):
     return torch.randn(n, out, per_group, *(kernel or (3, 3)), dtype=dtype)
 
+
+SHARED = torch.randn(4, 4, 3, 3)
 
 WRONG = {
     "another batch": (
@@ -97,6 +99,84 @@ WRONG = {
 def test_said_in_one_line(call, message):
     with pytest.raises((ValueError, TypeError), match=rf"^\w+: {message}$"):
         call()
+
+
+# Of the two functions whose map is upsampled, and whose filters the samples may share: (arguments, message).
+FACTOR = "scale_factor: expected an integer of at least 1 or 2 of them, got"
+WRONG_UPSAMPLED = {
+    "a factor of 0": (dict(scale_factor=0), f"{FACTOR} 0"),
+    "half a factor": (dict(scale_factor=1.5), f"{FACTOR} 1.5"),
+    "a factor that is no integer": (dict(scale_factor=2.0), f"{FACTOR} 2.0"),
+    "a negative factor": (dict(scale_factor=(2, -1)), rf"{FACTOR} \(2, -1\)"),
+    "three factors": (dict(scale_factor=(1, 2, 2)), rf"{FACTOR} \(1, 2, 2\)"),
+    "a factor that is true": (dict(scale_factor=True), f"{FACTOR} True"),
+    "too much to reflect": (
+        dict(scale_factor=2, padding=(0, 10), padding_mode="reflect"),
+        r"padding: reflect padding must be smaller than the upsampled input, \(12, 10\), got \(0, 10\)",
+    ),
+    "too much for a circle": (
+        dict(scale_factor=(1, 2), padding=7, padding_mode="circular"),
+        r"padding: circular padding must be no larger than the upsampled input, \(6, 10\), got 7",
+    ),
+    "an unknown border": (
+        dict(padding_mode="mirror"),
+        "padding_mode: expected 'zeros', 'reflect', 'replicate' or 'circular', got 'mirror'",
+    ),
+    "a negative padding": (
+        dict(padding=-1),
+        "padding: expected 'same', 'valid', an integer of at least 0 or 2 of them, got -1",
+    ),
+    "a kernel that is too large": (
+        dict(weight=torch.randn(4, 4, 13, 1), scale_factor=2, padding=0),
+        r"weight: expected a kernel that fits into the padded input, \(12, 10\), got \(13, 1\)",
+    ),
+    "a line": (dict(input=X[..., 0]), r"input: expected shape \(N, C, H, W\), got \(2, 4, 6\)"),
+    "an empty plane": (dict(input=X[..., :0]), r"input: expected planes of at least one element, got planes of \(6, 0\)"),
+    "integers": (dict(input=X.long()), "input: expected float32, float64, bfloat16 or float16, got torch.int64"),
+    "no filters": (dict(weight=None), "weight: expected a tensor, got None"),
+    "another number of channels": (
+        dict(weight=SHARED[:, :3]),
+        r"weight: expected shape \(C_out, 4, k, k\) or \(2, C_out, 4, k, k\), got \(4, 3, 3, 3\)",
+    ),
+    "a kernel of no taps": (
+        dict(weight=SHARED[..., :0]),
+        r"weight: expected shape \(C_out, 4, k, k\) or \(2, C_out, 4, k, k\), got \(4, 4, 3, 0\)",
+    ),
+    "a matrix": (
+        dict(weight=torch.randn(4, 4)),
+        r"weight: expected shape \(C_out, 4, k, k\) or \(2, C_out, 4, k, k\), got \(4, 4\)",
+    ),
+    "filters of another batch": (
+        dict(weight=filters(3, 4, 4)),
+        r"weight: expected shape \(C_out, 4, k, k\) or \(2, C_out, 4, k, k\), got \(3, 4, 4, 3, 3\)",
+    ),
+    "filters of another type": (
+        dict(weight=SHARED.double()),
+        "weight: expected the input's type torch.float32, got torch.float64",
+    ),
+    "filters elsewhere": (dict(weight=SHARED.to("meta")), "weight: expected a tensor on cpu, got one on meta"),
+    "groups that do not divide": (dict(groups=3), "groups: expected a divisor of the input's 4 channels, got 3"),
+    "no groups": (dict(groups=0), "groups: expected a divisor of the input's 4 channels, got 0"),
+    "groups that do not divide the output": (
+        dict(weight=torch.randn(3, 2, 3, 3), groups=2),
+        r"weight: expected a number of output channels that 2 groups divide, got \(3, 2, 3, 3\)",
+    ),
+    "a bias of another length": (dict(bias=torch.ones(5)), r"bias: expected shape \(4,\) or \(2, 4\), got \(5,\)"),
+    "a bias of another batch": (dict(bias=torch.ones(1, 4)), r"bias: expected shape \(4,\) or \(2, 4\), got \(1, 4\)"),
+    "a bias that is no tensor": (dict(bias=1.0), "bias: expected a tensor, got float"),
+    "a bias of integers": (
+        dict(bias=torch.ones(4, dtype=torch.int64)),
+        "bias: expected float32, float64, bfloat16 or float16, got torch.int64",
+    ),
+    "a bias elsewhere": (dict(bias=torch.ones(4, device="meta")), "bias: expected a tensor on cpu, got one on meta"),
+}
+
+
+@pytest.mark.parametrize("function", [F.upsample_conv2d, F.norm_conv2d], ids=lambda function: function.__name__)
+@pytest.mark.parametrize("arguments, message", WRONG_UPSAMPLED.values(), ids=WRONG_UPSAMPLED)
+def test_what_is_wrong_with_an_upsampled_layer(function, arguments, message):
+    with pytest.raises((ValueError, TypeError), match=rf"^{function.__name__}: {message}$"):
+        function(**{"input": X, "weight": SHARED} | arguments)
 
 
 @pytest.mark.parametrize("function", [F.dynamic_conv2d, F.dynamic_instance_norm], ids=lambda function: function.__name__)

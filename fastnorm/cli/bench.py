@@ -56,8 +56,8 @@ def add_arguments(parser):
     add("--no-compile", action="store_true", help="leave torch.compile out: it takes seconds to compile each operator, "
         "and up to a minute each network")
     add("--alone", action="store_true", help="no rivals, only fastnorm and what sets the limit")
-    add("--quick", action="store_true", help=f"two small shapes (networks: one), {QUICK_ROUNDS} rounds, no "
-        "torch.compile, no memory of processes")
+    add("--quick", action="store_true", help="two small shapes (networks, and operators with shapes of their own: one), "
+        f"{QUICK_ROUNDS} rounds, no torch.compile, no memory of processes")
     add("--json", type=_file, metavar="FILE", help="write everything that was measured to this file")
 
 
@@ -123,8 +123,10 @@ class Plan:
         """A table for each operator and type, one for the cost of a call, and one for each network and type."""
         dtypes = self.dtypes or DTYPES[:1]
         for operator, kind in self.chosen:
-            usual = getattr(room_of(operator.name), "SHAPES", {}).get(kind, SHAPES)
-            shapes = self.shapes or (QUICK_SHAPES if self.quick else usual)
+            own = getattr(room_of(operator.name), "SHAPES", {}).get(kind)
+            # Shapes of its own mean that others may be much work: their last is the smallest.
+            quick, usual = (own[-1:], own) if own else (QUICK_SHAPES, SHAPES)
+            shapes = self.shapes or (quick if self.quick else usual)
             for dtype in dtypes:
                 cases = self._cases(operator, kind, shapes, dtype)
                 yield Section(f"{cases[0].name}, {dtype}", cases)

@@ -15,6 +15,7 @@ from .reflection_pad import ReflectionPad1d, ReflectionPad2d, ReflectionPad3d
 from .residual import Residual
 from .spatially_adaptive_dynamic_instance_norm import SpatiallyAdaptiveDynamicInstanceNorm
 from .spatially_adaptive_norm import SpatiallyAdaptiveNorm2d
+from .upsample_conv2d import UpsampleConv2d
 from .upsample_pad import UpsamplePad2d
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Residual",
     "SpatiallyAdaptiveDynamicInstanceNorm",
     "SpatiallyAdaptiveNorm2d",
+    "UpsampleConv2d",
     "UpsamplePad2d",
 ]
 

@@ -48,15 +48,13 @@ def reference(
     output_activation=None, output_negative_slope=0.01, return_stats=False, eps=1e-5, correction=0, eps_mode="var",
     return_entered=False,
 ):  # fmt: skip
-    entered = scale_shift.formula(input, mean, scale, shift, None, residual, CODES[activation], negative_slope)
-    output = upsample_conv2d.formula(
-        entered, weight, bias, *settings(weight, input, stride, padding, dilation, scale_factor), groups,
-        PADDING_MODES[padding_mode],
-    )  # fmt: skip
-    output = ACTIVATIONS[CODES[output_activation]].function(output, output_negative_slope)
-    stats = instance_stats.formula(output, eps, correction, EPS_MODES[eps_mode]) if return_stats else (None, None)
-    found = output.to(input.dtype), *stats, entered.to(input.dtype)
-    return _wanted(found, return_stats, return_entered)
+    """As torch's own modules would, step by step, each of which hands on what it computed in the input's type."""
+    entered = scale_shift.reference(input, mean, scale, shift, None, residual, activation, negative_slope)
+    window = settings(weight, input, stride, padding, dilation, scale_factor)
+    output = upsample_conv2d.formula(entered, weight, bias, *window, groups, PADDING_MODES[padding_mode]).to(input.dtype)
+    output = scale_shift.reference(output, activation=output_activation, negative_slope=output_negative_slope)
+    stats = instance_stats.reference(output, eps, correction, eps_mode) if return_stats else (None, None)
+    return _wanted((output, *stats, entered), return_stats, return_entered)
 
 
 def _wanted(found, return_stats, return_entered):
@@ -162,7 +160,7 @@ def _step_by_step(input, weight, bias, entry, window, exit, rule, need_stats, ne
     if output_activation:
         output = scale_shift.forward(output, None, None, None, None, None, output_activation, output_slope)
     stats = instance_stats.forward(output, *rule) if need_stats else (output.new_empty(0), output.new_empty(0))
-    return output, *stats, entered
+    return output, *stats, entered.clone() if need_entered and entered is input else entered
 
 
 def _samples(make, shape):
@@ -172,17 +170,19 @@ def _samples(make, shape):
     out_channels = 2 * groups
     yield Sample(
         "normalised, shared",
-        (make(*shape), make(out_channels, c // groups, *kernel), make(out_channels)),
+        (make(*shape), make(2 * c, min(c, 1), *kernel), make(2 * c)),
         dict(
-            mean=make(n, c), scale=make(c), shift=make(n, c), activation="silu", padding=around, groups=groups,
-            padding_mode="reflect", return_stats=True,
+            mean=make(n, c), scale=make(c), shift=make(n, c), activation="silu", padding=around,
+            # A scale near zero leaves a plane of next to no deviation: of a small eps its gradient would be all rounding.
+            groups=max(1, c), padding_mode="reflect", return_stats=True, eps=1.0,
         ),
     )  # fmt: skip
     yield Sample(
         "per sample, stride 2, a residual",
-        (make(*shape), make(n, out_channels, c // groups, *kernel), make(n, out_channels)),
+        # Small filters: of sums as large as ten, an activation rounds what their gradient depends on.
+        (make(*shape), make(n, out_channels, c // groups, *kernel) / 8, make(n, out_channels)),
         dict(
-            scale=make(n, c), residual=make(*shape), stride=2, padding=around, groups=groups, output_activation="gelu",
+            scale=make(n, c), residual=make(*shape), stride=2, padding=around, groups=groups, output_activation="silu",
             return_entered=True,
         ),
     )  # fmt: skip
@@ -190,8 +190,8 @@ def _samples(make, shape):
         "upsampled",
         (make(*shape), make(out_channels, c // groups, *kernel)),
         dict(
-            shift=make(c), activation="gelu", scale_factor=2, padding=around, groups=groups, padding_mode="reflect",
-            return_stats=True, return_entered=True, correction=1, eps_mode="std", eps=1e-3,
+            mean=make(c), shift=make(c), activation="gelu", scale_factor=2, padding=around, groups=groups,
+            padding_mode="reflect", return_stats=True, return_entered=True, correction=1, eps_mode="std", eps=0.1,
         ),
     )  # fmt: skip
 
@@ -201,7 +201,16 @@ OPERATOR = Operator(
     norm_conv2d,
     reference,
     _samples,
-    kernels=("norm_conv2d",),
+    kernels=(
+        "norm_conv2d",
+        "dynamic_conv2d",
+        "dynamic_conv2d_backward",
+        "instance_stats",
+        "scale_shift",
+        "scale_shift_backward",
+        "upsample_pad2d",
+        "upsample_pad2d_backward",
+    ),
     maps=2,
     backward_maps=3,
     flops=18,

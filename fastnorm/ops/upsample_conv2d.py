@@ -46,7 +46,7 @@ def formula(input, weight, bias, scale_factor, stride, padding, dilation, groups
     """In the type in which the input is computed."""
     for dim, factor in enumerate(scale_factor, start=2):
         input = input.repeat_interleave(factor, dim) if factor != 1 else input
-    filters = per_sample(weight, input)
+    filters = per_sample(widen(weight), input)
     return dynamic_conv2d.formula(input, filters, bias, stride, padding, dilation, groups, padding_mode)
 
 
@@ -180,7 +180,7 @@ def _with_rims(input, weight, bias, scale_factor, padding, groups, rims):
                 strip = _strip(input, weight, bias, scale_factor, sides, groups, dim, last, count)
                 output = torch.cat([output, strip] if last else [strip, output], dim + 2)
         around[2 * dim : 2 * dim + 2] = padding[2 * dim : 2 * dim + 2]
-    return output
+    return output.contiguous(memory_format=memory_format(input))
 
 
 def _strip(input, weight, bias, scale_factor, padding, groups, dim, last, count):
@@ -189,9 +189,10 @@ def _strip(input, weight, bias, scale_factor, padding, groups, dim, last, count)
     met = count + weight.shape[dim - len(ones)] - 1
     side = padding[2 * dim + last]
     elements = min(length, -(-max(side + 1, met - side) // factor))
-    part = input.narrow(dim + 2, length - elements if last else 0, elements)
+    layout = memory_format(input)
+    part = input.narrow(dim + 2, length - elements if last else 0, elements).contiguous(memory_format=layout)
     padded = upsample_pad2d.forward(part, scale_factor, padding, REFLECT)
-    padded = padded.narrow(dim + 2, padded.shape[dim + 2] - met if last else 0, met)
+    padded = padded.narrow(dim + 2, padded.shape[dim + 2] - met if last else 0, met).contiguous(memory_format=layout)
     return _convolve(padded, weight, bias, ones, [0] * len(padding), ones, groups, ZEROS)
 
 
@@ -221,6 +222,10 @@ def _save(ctx, inputs, output):
 def _differentiate(ctx, grad):
     """By the convolution that this one is the transpose of: of the output's gradient, with steps of f."""
     input, filters = ctx.saved_tensors
+    dtype, grad = grad.dtype, grad.contiguous(memory_format=memory_format(input))
+    if dtype == torch.float16:
+        # A phase may overflow where the sum of all does not.
+        input, grad = widen(input), widen(grad)
     scale_factor, padding, groups, border = ctx.settings
     need_input, need_filters, need_bias = ctx.needs_input_grad[:3]
     ones, spatial = [1] * len(scale_factor), tuple(range(3, filters.dim()))
@@ -241,7 +246,7 @@ def _differentiate(ctx, grad):
     if need_input:
         shared = turned.to(grad.dtype).expand(grad.shape[0], *turned.shape[1:])
         grad_padded = dynamic_conv2d.forward(grad, shared, None, *step)
-        grad_input = upsample_pad2d.backward(grad_padded, ones, around, border)
+        grad_input = upsample_pad2d.backward(grad_padded, ones, around, border).to(dtype)
     if need_filters:
         padded = upsample_pad2d.forward(input, ones, around, border)
         shared = turned.to(grad.dtype).expand(grad.shape[0], *turned.shape[1:])
@@ -249,9 +254,9 @@ def _differentiate(ctx, grad):
         found = _exchanged(found, groups).flip(spatial)
         grad_filters = found.sum(0, keepdim=True) if filters.shape[0] == 1 else found
     if need_bias:
-        dims, dtype = ctx.bias
+        dims, bias_dtype = ctx.bias
         summed = widen(grad).flatten(2).sum(2)
-        grad_bias = (summed if dims == 2 else summed.sum(0)).to(dtype)
+        grad_bias = (summed if dims == 2 else summed.sum(0)).to(bias_dtype)
     return grad_input, grad_filters, grad_bias, None, None, None, None
 
 
@@ -288,7 +293,7 @@ OPERATOR = Operator(
     upsample_conv2d,
     reference,
     _samples,
-    kernels=("norm_conv2d", "dynamic_conv2d", "dynamic_conv2d_backward"),
+    kernels=("norm_conv2d", "dynamic_conv2d", "dynamic_conv2d_backward", "upsample_pad2d", "upsample_pad2d_backward"),
     maps=5,
     backward_maps=10,
     flops=32,

@@ -52,6 +52,11 @@ def is_map(tensor):
     return tensor.dim() >= 3
 
 
+def hands_on(operator):
+    """Whether it is made of other operators that hand on maps, in the input's type, from one to the next."""
+    return operator.name in ("upsample_conv2d", "norm_conv2d")
+
+
 def filters_of(call, sample):
     """What a convolution takes beside its map that is more than a number per channel: filters, or a weight of them."""
     if not any(kernel.startswith("dynamic_") for kernel in call.operator.kernels):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from accuracy import assert_accurate
-from calls import TINY, cotangents, double, every_call, filters_of, leaves, of_inputs, run, tensors
+from calls import TINY, cotangents, double, every_call, filters_of, hands_on, leaves, of_inputs, run, tensors
 from layouts import every_layout
 
 
@@ -39,8 +39,10 @@ def test_second_derivative_in_every_type(call, dtype):
     again = cotangents([tensor for tensor in tensors(sample) if tensor.is_floating_point()], seed=2)
     actual, own = second_derivatives(call.operator.run), second_derivatives(call.operator.reference)
     expected = second_derivatives(call.operator.reference, double)
+    # A number per plane is a sum of what one step hands on to the next in the map's type.
+    computed = dtype if hands_on(call.operator) else torch.float32
     for index, gradient in enumerate(actual):
-        assert_accurate(gradient, expected[index], own[index], f"second derivative {index}", scale=10)
+        assert_accurate(gradient, expected[index], own[index], f"second derivative {index}", computed, scale=10)
 
 
 @every_call
@@ -77,7 +79,10 @@ def test_backward_keeps_no_map_but_its_inputs(call):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        run(call.operator.run, sample)
+        outputs = run(call.operator.run, sample)
     # Statistics and what follows from them: numbers per plane. And the filters that are made of others.
-    filters = max(map(torch.numel, filters_of(call, sample)), default=0)
-    assert max(kept, default=0) <= max(2 * 3, 2 * filters)
+    allowed = max([2 * 3, *(2 * filters.numel() for filters in filters_of(call, sample))])
+    if hands_on(call.operator):
+        # Maps in between, but none that is only upsampled and padded.
+        allowed = max(tensor.numel() for tensor in (*tensors(sample), *outputs))
+    assert max(kept, default=0) <= allowed
