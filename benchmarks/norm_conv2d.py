@@ -1,5 +1,5 @@
-"""norm_conv2d against the modules of a style network: an instance norm's affine map and ReLU, reflection padding, a convolution,
-and the statistics of what that makes. The kinds are its layers, at a picture of 512x512; each runs on any number of channels.
+"""norm_conv2d against the steps of a style network: an instance norm's affine map and ReLU, reflection padding, a
+convolution, and the statistics of what that makes. The kinds are its layers, of a picture of 512x512.
 """
 
 import torch
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from ._forms import calc_mean_std, over_planes
 
-# By the channels that go out for those that come in, the width of the kernel, and the stride.
+# The channels that go out for those that come in, the width of the kernel, and the stride.
 _LAYERS = {
     "picture-in": (lambda c: 32, 9, 1),
     "same": (lambda c: c, 3, 1),
