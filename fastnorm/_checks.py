@@ -233,18 +233,17 @@ def check_window(
     if scale_factor is not None:
         size = tuple(length * factor for length, factor in zip(size, scale_factor))
     kernel = tuple(weight.shape[-len(size) :])
-    window = function, kernel, size, stride, padding, dilation, padding_mode
+    padded = "input" if size == _plane(input) else "upsampled input"
+    window = function, kernel, size, stride, padding, dilation, padding_mode, padded
     if torch.compiler.is_compiling():
-        return _check_window.__wrapped__(*window)
+        return _check_window(*window)
     try:
-        _check_window(*window)
+        _check_window_once(*window)
     except TypeError:  # A list, a symbolic size: nothing to be remembered by.
-        _check_window.__wrapped__(*window)
+        _check_window(*window)
 
 
-# A network asks for the same windows at every call.
-@functools.lru_cache(1024, typed=True)
-def _check_window(function, kernel, size, stride, padding, dilation, padding_mode):
+def _check_window(function, kernel, size, stride, padding, dilation, padding_mode, padded):
     check_padding_mode(function, padding_mode)
     check_sizes(function, "stride", stride, len(size), 1)
     check_sizes(function, "dilation", dilation, len(size), 1)
@@ -252,7 +251,6 @@ def _check_window(function, kernel, size, stride, padding, dilation, padding_mod
         check_sizes(function, "padding", padding, len(size), 0, "'same', 'valid', ")
     dilation = per_dimension(dilation, len(size))
     around = both_sides(padding, kernel, dilation)
-    padded = "input" if size == _plane(input) else "upsampled input"
     check_border(function, around, padding_mode, size, padding, kernel, padded)
     for length, before, after, width, step in zip(size, around[::2], around[1::2], kernel, dilation):
         if step * (width - 1) + 1 > length + before + after:
@@ -261,6 +259,10 @@ def _check_window(function, kernel, size, stride, padding, dilation, padding_mod
                 f" {tuple(l + b + a for l, b, a in zip(size, around[::2], around[1::2]))}, got {kernel}"
                 + (f" at a dilation of {tuple(dilation)}" if any(step != 1 for step in dilation) else "")
             )
+
+
+# A network asks for the same windows at every call.
+_check_window_once = functools.lru_cache(1024, typed=True)(_check_window)
 
 
 def check_padding_mode(function: str, padding_mode: str) -> None:

@@ -42,24 +42,29 @@ inline void finish_row(
   }
   if (moments->empty()) {
     Vector<W> total = {};
-    for_each_vector<W>(0, length, [&](int64_t i, auto count) { total += keep<W>(value(i, count), count); });
-    moments->begin(sum<W>(total) / static_cast<W>(length));
+    const int64_t enough = smaller(length, chunk_size);
+    for_each_vector<W>(0, enough, [&](int64_t i, auto count) { total += keep<W>(value(i, count), count); });
+    moments->begin(sum<W>(total) / static_cast<W>(enough));
   }
   const Vector<W> pivot = broadcast(moments->pivot());
-  Vector<W> deviations[2] = {}, squares[2] = {};
-  const auto take = [&](int64_t i, int a, auto count) IN_PLACE {
-    const Vector<W> v = value(i, count), d = keep<W>(v - pivot, count);
-    deviations[a] += d;
-    squares[a] += d * d;
-    put(i, v, count);
-  };
-  int64_t i = 0;
-  for (; i + 2 * lanes<W> <= length; i += 2 * lanes<W>) {
-    take(i, 0, Whole{});
-    take(i + lanes<W>, 1, Whole{});
+  // A long row in pieces: longer sums would lose digits.
+  for (int64_t i = 0; i < length;) {
+    const int64_t first = i, end = smaller(length, first + chunk_size);
+    Vector<W> deviations[2] = {}, squares[2] = {};
+    const auto take = [&](int64_t j, int a, auto count) IN_PLACE {
+      const Vector<W> v = value(j, count), d = keep<W>(v - pivot, count);
+      deviations[a] += d;
+      squares[a] += d * d;
+      put(j, v, count);
+    };
+    for (; i + 2 * lanes<W> <= end; i += 2 * lanes<W>) {
+      take(i, 0, Whole{});
+      take(i + lanes<W>, 1, Whole{});
+    }
+    for_each_vector<W>(i, end, [&](int64_t j, auto count) { take(j, 0, count); });
+    moments->add(deviations[0] + deviations[1], squares[0] + squares[1], end - first);
+    i = end;
   }
-  for_each_vector<W>(i, length, [&](int64_t j, auto count) { take(j, 0, count); });
-  moments->add(deviations[0] + deviations[1], squares[0] + squares[1], length);
 }
 
 // Rows of `channels` planes from `plane` on: each channel's `stride` after the one before, each row's `pitch`. Their share of
