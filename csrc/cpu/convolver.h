@@ -165,10 +165,11 @@ inline void convolve_rows(
 
 // -- The convolution ----------------------------------------------------------------------------------------------------
 
-template <class T>
+template <class T, Direction direction>
 class Convolver {
  public:
   using W = Wide<T>;
+  static constexpr bool forward = direction == Direction::forward;
 
   explicit Convolver(const Pass<T>& pass)
       : pass_(pass),
@@ -176,13 +177,13 @@ class Convolver {
         block_(
             conv_, pass.in_channels() / conv_.groups, pass.out_channels() / conv_.groups,
             in_limit, out_limit),
-        shape_(conv_, pass.direction),
-        phases_(pass.forward ? conv_.input_dilation[2] : conv_.stride[2]),
+        shape_(conv_, direction),
+        phases_(forward ? conv_.input_dilation[2] : conv_.stride[2]),
         phase_pitch_(shape_.vectors() * lanes<W>),
         sum_pitch_(phases_ * phase_pitch_),
-        depth_(conv_, 0, pass.direction),
-        height_(conv_, 1, pass.direction),
-        schedule_(depth_, height_, conv_, pass.direction, rows_of_a_chunk(), segments()),
+        depth_(conv_, 0, direction),
+        height_(conv_, 1, direction),
+        schedule_(depth_, height_, conv_, direction, rows_of_a_chunk(), segments()),
         columns_(conv_.kernel[2]),
         first_column_(phases_ + 1),
         taps_(schedule_.taps() * conv_.kernel[2]),
@@ -246,8 +247,8 @@ class Convolver {
   };
 
   int64_t rows_of_a_chunk() const {
-    const int64_t in_rows = pass_.forward ? conv_.stride[1] : 1;
-    const int64_t sums = block_.in_parts() == 1 && !conv_.channels_last && pass_.forward ? 0 : block_.outs * sum_pitch_;
+    const int64_t in_rows = forward ? conv_.stride[1] : 1;
+    const int64_t sums = block_.in_parts() == 1 && !conv_.channels_last && forward ? 0 : block_.outs * sum_pitch_;
     const int64_t row = (block_.ins * shape_.pitch() * in_rows / conv_.input_dilation[1] + sums) * int64_t(sizeof(W));
     const int64_t rows = larger(1, (block_.many() || block_.groups > 1 ? many_rows_bytes : few_rows_bytes) / row);
     const bool few = conv_.samples * block_.blocks * block_.out_parts < few_units;
@@ -266,11 +267,11 @@ class Convolver {
     for (int64_t phase = 0; phase < phases_; ++phase) {
       first_column_.get()[phase] = count;
       for (int64_t i = 0; i < conv_.kernel[2]; ++i) {
-        const int64_t tap = pass_.forward ? i : conv_.kernel[2] - 1 - i;
+        const int64_t tap = forward ? i : conv_.kernel[2] - 1 - i;
         const int64_t ahead = tap * conv_.dilation[2];
-        const int64_t from_source = pass_.forward ? phase + ahead - conv_.padding[2] : phase - ahead;
+        const int64_t from_source = forward ? phase + ahead - conv_.padding[2] : phase - ahead;
         if (from_source % phases_ != 0) continue;
-        const bool strided = pass_.forward && phases_ == 1;
+        const bool strided = forward && phases_ == 1;
         columns_.get()[count++] = {strided ? shape_.position(ahead) : shape_.first() + from_source / phases_, tap};
       }
     }
@@ -285,7 +286,7 @@ class Convolver {
         const auto of_row = schedule_.taps_of(row);
         for (int64_t i = of_row.first; i < of_row.last; ++i)
           for (int64_t j = first_column_.get()[phase]; j < first_column_.get()[phase + 1]; ++j) {
-            const Schedule::Tap tap = schedule_.tap(pass_.forward ? i : of_row.first + of_row.last - 1 - i);
+            const Schedule::Tap tap = schedule_.tap(forward ? i : of_row.first + of_row.last - 1 - i);
             const ColumnTap column = columns_.get()[j];
             taps_.get()[count++] = {
                 tap.slot * shape_.slot_stride(block_.ins) + column.offset, tap.tap * conv_.kernel[2] + column.tap};
@@ -316,9 +317,13 @@ class Convolver {
             const W* weights = weights_of<tile>(work, work.group + g, out, in, ins, space);
             const W* rows = space.rows.channel(g * ins);
             const int64_t channel = g * work.outs + out;
-            if (writes_directly()) convolve_and_write<tile>(rows, ins, weights, chunk, result, channel, space);
-            else if (finishes_tiles()) convolve_and_finish<tile>(rows, ins, weights, work, chunk, result, channel, space);
-            else add_part<tile>(rows, ins, weights, chunk, channel, part == 0, space);
+            if constexpr (forward) {
+              if constexpr (std::is_same_v<T, W>)
+                if (writes_directly()) return convolve_and_write<tile>(rows, ins, weights, chunk, result, channel, space);
+              if (finishes_tiles())
+                return convolve_and_finish<tile>(rows, ins, weights, work, chunk, result, channel, space);
+            }
+            add_part<tile>(rows, ins, weights, chunk, channel, part == 0, space);
           });
       }
       if (!writes_directly() && !finishes_tiles()) write(work, chunk, result, space);
@@ -326,8 +331,11 @@ class Convolver {
   }
 
   // Whether a tile is all that there is of its outputs, and these lie as it does: in memory or, if more is to be done, in L1.
-  bool writes_tiles() const { return pass_.forward && !conv_.channels_last && block_.in_parts() == 1; }
-  bool finishes() const { return pass_.statistics || pass_.result_activation.code || phases_ > 1; }
+  bool writes_tiles() const { return forward && !conv_.channels_last && block_.in_parts() == 1; }
+  // What is narrowed needs another look in any case, and tiles are then the same code for all narrow types.
+  bool finishes() const {
+    return pass_.statistics || pass_.result_activation.code || phases_ > 1 || !std::is_same_v<T, W>;
+  }
   bool writes_directly() const { return writes_tiles() && !finishes(); }
   bool finishes_tiles() const { return writes_tiles() && finishes(); }
 
@@ -486,10 +494,10 @@ class Convolver {
   template <int channels, class F>
   void pack(const F* filters, int64_t group, int64_t out, int64_t in, int64_t ins, W* packed) const {
     const int64_t kernel = kernel_size(conv_), filter = conv_.in_channels * kernel;
-    const int64_t out_stride = pass_.forward ? filter : kernel, in_stride = pass_.forward ? kernel : filter;
+    const int64_t out_stride = forward ? filter : kernel, in_stride = forward ? kernel : filter;
     const F* from = filters + group * conv_.out_channels * filter + out * out_stride + in * in_stride;
     // What lies side by side for each channel: all, or with input and output exchanged the kernel of one.
-    const int64_t run = pass_.forward ? ins * kernel : kernel;
+    const int64_t run = forward ? ins * kernel : kernel;
     for (int64_t i = 0; i < ins; i += run / kernel)
       for_each_vector<W>(0, run, [&](int64_t k, auto count) {
         W* to = packed + (i * kernel + k) * channels;
@@ -507,7 +515,7 @@ class Convolver {
     const int64_t channels = work.groups * work.outs;
     const auto rows = schedule_.rows_of(chunk);
     const auto sums_of = [&](int64_t row) { return space.sums.get() + (row - rows.first) * sum_pitch_; };
-    if (pass_.forward && finishes()) {
+    if (forward && finishes()) {
       for (int64_t c = 0; phases_ > 1 && c < channels; ++c)
         for (int64_t row = rows.first; row < rows.last; ++row) {
           W *of_row = sums_of(row) + c * space.sum_stride, *line = space.line.get();
@@ -521,7 +529,7 @@ class Convolver {
     }
     for (int64_t row = rows.first; row < rows.last; ++row) {
       W* of_row = sums_of(row);
-      if (!pass_.forward) {
+      if (!forward) {
         for (int64_t c = 0; c < channels; ++c) fold(of_row + c * space.sum_stride, space.line.get());
         if (phases_ == 1) of_row += conv_.padding[2];
       }

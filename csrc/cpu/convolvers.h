@@ -4,7 +4,6 @@
 
 #include "convolver.h"
 #include "depthwise_last.h"
-#include "minimal.h"
 #include "nine.h"
 
 namespace fastnorm::FASTNORM_ISA {
@@ -16,13 +15,11 @@ inline Planes input_planes(const Convolution& conv) {
 }
 
 // body(convolver), of the one that is made for this shape.
-template <class T, class Body>
+template <Direction direction, class T, class Body>
 void convolve(const Pass<T>& pass, const Body& body) {
   if (pass.plain() && Nine<T>::fits(pass.conv)) body(Nine<T>(pass));
   else if (pass.plain() && DepthwiseLast<T>::fits(pass.conv)) body(DepthwiseLast<T>(pass));
-  else if (Minimal<T, PlainFiltering>::fits(pass)) body(Minimal<T, PlainFiltering>(pass));
-  else if (Minimal<T, UpsampledFiltering>::fits(pass)) body(Minimal<T, UpsampledFiltering>(pass));
-  else body(Convolver<T>(pass));
+  else body(Convolver<T, direction>(pass));
 }
 
 }  // namespace fastnorm::FASTNORM_ISA

@@ -65,7 +65,7 @@ void dynamic_conv2d_backward(const DynamicConv2dBackward& call, const Threads& t
       else FilterGradient<T>(call, norm, threads).run();
     }
     if (!call.grad_input) return;
-    convolve(
+    convolve<Direction::backward>(
         Pass<T>(call.shape, Direction::backward, call.grad, call.weight, {}, call.grad_input, {}, threads),
         [](const auto& convolver) { convolver.run([](int64_t, int64_t) {}); });
     if (call.mean) through_normalization<W>(call, threads);

@@ -110,7 +110,7 @@ class Minimal {
   static constexpr int data = Filtering::data * Filtering::data;
   static constexpr int products = Filtering::products * Filtering::products;
   static constexpr int outputs = Filtering::outputs;
-  // Fewer channels, and adding up costs more than it saves; in double, exactness is what is asked for.
+  // Fewer channels, and adding up costs more than it saves. In double, exactness is what is asked for: nothing is minimal.
   static constexpr int64_t least_channels = outputs == 2 ? 16 : 8;
   // Vectors of tiles whose data are in L2 at a time: all input channels' or a part's.
   static constexpr int64_t line_vectors = 6, line_vectors_of_parts = 3;
@@ -120,7 +120,7 @@ class Minimal {
   static bool fits(const Pass<T>& pass) {
     const Convolution& conv = pass.conv;
     const bool shared = !pass.filters.sample_stride || conv.samples == 1;
-    if (sizeof(W) > 4 || !pass.forward || conv.groups != 1 || !shared || conv.kernel[0] * conv.input[0] != 1) return false;
+    if (!pass.forward || conv.groups != 1 || !shared || conv.kernel[0] * conv.input[0] != 1) return false;
     const int64_t parts = conv.kernel[1] / Filtering::taps;
     if (smaller(conv.in_channels * parts * parts, conv.out_channels) < least_channels) return false;
     for (int dim = 1; dim < 3; ++dim) {

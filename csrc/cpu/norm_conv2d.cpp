@@ -11,6 +11,7 @@
 //   4. The result's rows end with the bias, the activation and their share of the statistics (finish.h).
 
 #include "convolvers.h"
+#include "minimal.h"
 
 namespace fastnorm::FASTNORM_ISA {
 
@@ -29,6 +30,16 @@ void own_statistics(const NormConv2d& call, int64_t first, int64_t count) {
   }
 }
 
+// By fewer multiplications, where that fits.
+template <class T, class Body>
+void convolve_forward(const Pass<T>& pass, const Body& body) {
+  if constexpr (sizeof(Wide<T>) == sizeof(float)) {
+    if (Minimal<T, PlainFiltering>::fits(pass)) return body(Minimal<T, PlainFiltering>(pass));
+    if (Minimal<T, UpsampledFiltering>::fits(pass)) return body(Minimal<T, UpsampledFiltering>(pass));
+  }
+  convolve<Direction::forward>(pass, body);
+}
+
 // Of the input or of what its own statistics normalise.
 template <class T>
 void convolve_own(const NormConv2d& call, const Threads& threads) {
@@ -36,7 +47,7 @@ void convolve_own(const NormConv2d& call, const Threads& threads) {
   const Entry& entry = call.entry;
   const Normalization<W> norm{static_cast<const W*>(entry.own_mean), static_cast<const W*>(entry.own_rstd)};
   const Pass<T> pass(call.shape, Direction::forward, call.input, call.weight, call.bias, call.output, norm, threads);
-  convolve(pass, [&](const auto& convolver) {
+  convolve_forward(pass, [&](const auto& convolver) {
     // A task that has its planes to itself takes their statistics first, and finds them in cache when it convolves.
     const bool together = entry.own_mean && convolver.owns_planes();
     if (entry.own_mean && !together)
@@ -84,7 +95,7 @@ void norm_conv2d(const NormConv2d& call, const Threads& threads) {
     PlaneStatistics statistics;
     const Pass<T> pass(call, affine.get(), call.exit.mean ? &statistics : nullptr, threads);
     if (pass.plain() && !pass.norm.center) return convolve_own<T>(call, threads);
-    convolve(pass, [](const auto& convolver) { convolver.run([](int64_t, int64_t) {}); });
+    convolve_forward(pass, [](const auto& convolver) { convolver.run([](int64_t, int64_t) {}); });
     if (call.exit.mean)
       statistics.write(call.exit.rule, static_cast<W*>(call.exit.mean), static_cast<W*>(call.exit.rstd));
   });
