@@ -30,10 +30,10 @@ demo: $(VENV)/installed
 	@echo "look at $(DEMO)/; other pictures: $(VENV)/bin/fastnorm stylize PHOTO --style 0..25 or PAINTING -o OUT"
 
 test: $(VENV)/installed
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto
 
 test-all: $(VENV)/installed
-	$(PY) -m pytest -m ""
+	$(PY) -m pytest -n auto -m ""
 
 bench: $(VENV)/installed
 	$(VENV)/bin/fastnorm bench
