@@ -88,7 +88,8 @@ def test_what_the_cuda_library_has_not_runs_beside_it(machine, triton, runs):
     assert backends.which("norm_conv2d", "cuda") == runs and in_use() == "cuda"
     assert machine.registered == ["cuda", *(["triton beside"] if triton else [])]
     operator = info._kernels(OPERATORS["upsample_conv2d"])["cuda"]
-    assert operator == {"norm_conv2d": runs, "dynamic_conv2d": "cuda", "dynamic_conv2d_backward": "cuda"}
+    assert operator.pop("norm_conv2d") == runs
+    assert set(operator.values()) == {"cuda"}
 
 
 @pytest.mark.parametrize("capability", [(7, 5), (11, 0)], ids=str)

@@ -29,6 +29,7 @@ def run_tests(emulator, *arguments):
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
 
 
+@pytest.mark.long
 def test_plans_for_hopper(emulator):
     run_tests(emulator, TESTS / "cuda" / "emulator", "-k", "hopper")
 
