@@ -498,8 +498,8 @@ def upsample_conv2d(
         conv2d(pad(interpolate(input, scale_factor, mode="nearest"), padding, padding_mode), weight, bias)
 
     Taps that meet the same element are added up first: at a factor of 2, a kernel of 3x3 costs 4 multiplications for each
-    output, not 9. Of a frozen parameter that is done once, and again when it was changed; a change in place of its `.data`,
-    which torch does not count, goes unseen. The result is the same up to rounding, borders included.
+    output, not 9. On CPU that is done once of a frozen parameter, and again when its numbers have changed. A kernel of 1x1
+    is applied before the upsampling. The result is the same up to rounding, borders included.
 
     Args:
         input: (N, C_in, H, W).

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as torchs
 
 from fastnorm import functional as F
-from fastnorm.ops import upsample_conv2d
+from fastnorm.ops import dynamic_conv2d, upsample_conv2d
 
 MODES = {"reflect": "reflect", "replicate": "replicate", "zeros": "constant", "circular": "circular"}
 FACTORS = 2, 3, 4, (1, 2)
@@ -87,6 +87,22 @@ def test_a_map_smaller_than_its_rims():
     torch.testing.assert_close(F.upsample_conv2d(input, weight, None, *arguments), expected, rtol=0, atol=1e-12)
 
 
+@every_mode
+def test_a_kernel_of_one_tap_is_applied_to_the_small_map(mode, monkeypatch):
+    seen, convolve = [], dynamic_conv2d.forward
+    monkeypatch.setattr(dynamic_conv2d, "forward", lambda input, *rest: seen.append(input.shape) or convolve(input, *rest))
+    input, weight, bias = random(2, 4, 5, 6), random(3, 4, 1, 1, seed=1), random(3, seed=2)
+    expected = sequence(input, weight, bias, 3, 2, mode)
+    torch.testing.assert_close(F.upsample_conv2d(input, weight, bias, 3, 2, mode), expected, rtol=0, atol=1e-13)
+    output, mean, rstd = F.norm_conv2d(
+        input, weight, bias, padding=2, padding_mode=mode, scale_factor=3, return_stats=True
+    )
+    torch.testing.assert_close(output, expected, rtol=0, atol=1e-13)
+    torch.testing.assert_close(mean, expected.mean((2, 3)), rtol=0, atol=1e-13)
+    torch.testing.assert_close(rstd, (expected.var((2, 3), correction=0) + 1e-5).rsqrt(), rtol=1e-12, atol=0)
+    assert seen == [input.shape] * 2
+
+
 # Filters by phases.
 
 
@@ -147,6 +163,24 @@ def test_they_are_made_anew_where_a_parameter_gets_other_memory(made):
     weight.data = weight.data * 2
     assert_right(weight)
     assert len(made) == 2
+
+
+def test_they_are_made_anew_after_a_change_that_torch_does_not_count(made):
+    weight = frozen()
+    assert_right(weight)
+    weight.data.mul_(0.999)
+    assert_right(weight)
+    assert len(made) == 2
+
+
+def test_they_are_made_anew_for_another_type(made):
+    weight = frozen()
+    assert_right(weight)
+    weight.data = weight.data.float()
+    actual = F.upsample_conv2d(X.float(), weight)
+    assert_right(torch.nn.Parameter(weight.double(), requires_grad=False))
+    torch.testing.assert_close(actual, sequence(X.float(), weight, None, 2, 1, "reflect"), rtol=0, atol=1e-5)
+    assert len(made) == 3
 
 
 def test_they_are_made_anew_for_another_factor(made):

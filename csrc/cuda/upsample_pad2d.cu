@@ -9,6 +9,7 @@
 #include <array>
 
 #include "launch.cuh"
+#include "window.cuh"
 
 namespace fastnorm::cuda {
 namespace {
@@ -28,18 +29,8 @@ struct Line {
 
   // The source position that a padded one is read at, -1 for a zero.
   __device__ __forceinline__ Index source_of(Index position, Border border) const {
-    const Index at = inside(position - before, upsampled, border);
+    const Index at = inside(border, position - before, upsampled);
     return at < 0 || scale == 1 ? at : at / scale;
-  }
-
-  static __device__ __forceinline__ Index inside(Index at, Index size, Border border) {
-    if (at >= 0 && at < size) return at;
-    switch (border) {
-      case Border::reflect: return at < 0 ? -at : 2 * (size - 1) - at;
-      case Border::replicate: return at < 0 ? 0 : size - 1;
-      case Border::circular: return at < 0 ? at + size : at - size;
-      default: return -1;
-    }
   }
 };
 

@@ -129,10 +129,13 @@ def forward(
     entry = mean, scale, shift, residual, activation, slope
     exit = output_activation, output_slope
     rule = eps, correction, eps_on_std
-    fused = any(value is not None for value in entry[:4]) or activation or output_activation or need_stats
-    fused = fused or any(factor != 1 for factor in scale_factor)
-    lattice = upsample_conv2d.lattice(input, weight, scale_factor, stride, padding, dilation, padding_mode)
-    if lattice is None or _is_differentiated(tensors) or not fused and _by_sample.is_faster(input, lattice[0], groups):
+    bare = not (activation or output_activation or need_stats) and all(value is None for value in entry[:4])
+    bare = bare and all(factor == 1 for factor in scale_factor)
+    is_librarys = bare and _by_sample.is_faster(input, upsample_conv2d.stacked(weight, input), groups)
+    lattice = None
+    if not (is_librarys or _is_differentiated(tensors)):
+        lattice = upsample_conv2d.lattice(input, weight, scale_factor, stride, padding, dilation, padding_mode)
+    if lattice is None:
         window = scale_factor, stride, padding, dilation, groups, padding_mode
         return _step_by_step(input, weight, bias, entry, window, exit, rule, need_stats, need_entered)
     filters, *window, border = lattice

@@ -11,7 +11,8 @@ be added up beforehand:
 So it is the convolution of a map whose elements lie f apart, zeros between them, and only (K + f - 1) / f taps a dimension
 meet an element: 2x2 instead of 3x3 for f = 2. At the border, nearest and then reflect by less than f is the map with its
 edge replicated, exactly; zeros, replicate and circular padding mean the same in either map. Where more is reflected, the
-outputs that meet that much are computed apart, from the map itself.
+outputs that meet that much are computed apart, from the map itself. A kernel of one tap commutes with upsampling: it is
+applied first, to f^2 times fewer elements.
 
 At least, per element of the output: 1 + 1 / f^2 reads and writes; 2 * C_in * ((K + f - 1) / f)^2 flops.
 """
@@ -19,7 +20,7 @@ At least, per element of the output: 1 + 1 / f^2 reads and writes; 2 * C_in * ((
 import torch
 from torch.utils.weak import WeakIdKeyDictionary
 
-from . import dynamic_conv2d, upsample_pad2d
+from . import dynamic_conv2d, scale_shift, upsample_pad2d
 from ._layout import memory_format, widen
 from ._library import differentiable
 from ._operator import Operator, Sample
@@ -65,16 +66,23 @@ def stacked(weight, input):
 
 
 def lattice(input, weight, scale_factor, stride, padding, dilation, padding_mode):
-    """(filters, input_dilation, stride, padding, dilation, padding_mode) that come to the same; None where none do."""
+    """(filters, input_dilation, stride, padding, dilation, padding_mode) that come to the same; None where none do, or
+    where the kernel is applied before it is upsampled.
+    """
     if all(factor == 1 for factor in scale_factor):
         return stacked(weight, input), scale_factor, stride, padding, dilation, padding_mode
-    if any(step != 1 for step in (*stride, *dilation)):
+    if any(step != 1 for step in (*stride, *dilation)) or _commutes(weight, stride):
         return None
     if padding_mode == REFLECT:
         if any(_rims(scale_factor, padding)):
             return None
         padding_mode = REPLICATE
     return stacked(phase_filters(weight, scale_factor), input), scale_factor, stride, _around(scale_factor, padding), dilation, padding_mode
+
+
+def _commutes(weight, stride):
+    """Whether a pixel's outputs depend on that pixel alone, so that it makes no difference which of them is upsampled."""
+    return all(size == 1 for size in (*weight.shape[-len(stride) :], *stride))
 
 
 def _rims(scale_factor, padding):
@@ -90,16 +98,18 @@ def _around(scale_factor, padding):
 def phase_filters(weight, scale_factor):
     """The weight with taps added up for every phase, (.., K + f - 1, ..), in the type in which maps are computed.
 
-    Of a parameter that is frozen it is made once, for as long as nobody changes that.
+    Of a parameter that is frozen it is made once, and anew when its numbers have changed. Whoever changes them may go past
+    every count of changes, by `weight.data` as moving averages do: so the numbers themselves are compared, which takes a
+    tenth of making the filters. On a GPU that would wait for it, and they are made at each call.
     """
-    frozen = isinstance(weight, torch.nn.Parameter) and not weight.requires_grad and not weight.is_inference()
+    frozen = isinstance(weight, torch.nn.Parameter) and not weight.requires_grad and weight.device.type == "cpu"
     if not frozen or torch.compiler.is_compiling():
         return _phase_filters(weight, scale_factor)
-    state = weight.data_ptr(), weight._version, weight.shape, weight.stride(), tuple(scale_factor)
-    prepared = _prepared.get(weight)
-    if prepared is None or prepared[0] != state:
-        prepared = _prepared[weight] = state, _phase_filters(weight, scale_factor)
-    return prepared[1]
+    factors, of, filters = _prepared.get(weight, (None, None, None))
+    if factors != scale_factor or of.dtype != weight.dtype or not torch.equal(of, weight):
+        filters = _phase_filters(weight, scale_factor)
+        _prepared[weight] = [*scale_factor], weight.detach().clone(), filters
+    return filters
 
 
 _prepared = WeakIdKeyDictionary()
@@ -148,6 +158,8 @@ def _apart(map, dim, step):
 def forward(input, weight, bias, scale_factor, stride, padding, dilation, groups, padding_mode):
     if all(factor == 1 for factor in scale_factor):
         return _convolve(input, weight, bias, stride, padding, dilation, groups, padding_mode)
+    if _commutes(weight, stride):
+        return _convolve_first(input, weight, bias, scale_factor, padding, groups, padding_mode)
     same = lattice(input, weight, scale_factor, stride, padding, dilation, padding_mode)
     if same is not None:
         filters, _, _, around, _, border = same
@@ -164,6 +176,15 @@ def forward(input, weight, bias, scale_factor, stride, padding, dilation, groups
 def _convolve(input, weight, bias, stride, padding, dilation, groups, padding_mode):
     bias = bias if bias is None else bias.expand(input.shape[0], bias.shape[-1])
     return dynamic_conv2d.forward(input, per_sample(weight, input), bias, stride, padding, dilation, groups, padding_mode)
+
+
+def _convolve_first(input, weight, bias, scale_factor, padding, groups, padding_mode):
+    ones = [1] * len(scale_factor)
+    # Zeros around the map become the bias.
+    last = bias is not None and padding_mode == ZEROS and any(padding)
+    output = _convolve(input, weight, None if last else bias, ones, [0] * len(padding), ones, groups, ZEROS)
+    output = upsample_pad2d.forward(output, scale_factor, padding, padding_mode)
+    return scale_shift.forward(output, None, None, bias, None, None, 0, 0.0) if last else output
 
 
 def _with_rims(input, weight, bias, scale_factor, padding, groups, rims):
@@ -293,7 +314,15 @@ OPERATOR = Operator(
     upsample_conv2d,
     reference,
     _samples,
-    kernels=("norm_conv2d", "dynamic_conv2d", "dynamic_conv2d_backward", "upsample_pad2d", "upsample_pad2d_backward"),
+    kernels=(
+        "norm_conv2d",
+        "dynamic_conv2d",
+        "dynamic_conv2d_backward",
+        "scale_shift",
+        "scale_shift_backward",
+        "upsample_pad2d",
+        "upsample_pad2d_backward",
+    ),
     maps=5,
     backward_maps=10,
     flops=32,
