@@ -14,6 +14,8 @@ constexpr int64_t few_rows_bytes = 24 << 10, many_rows_bytes = 384 << 10;
 constexpr int64_t many_pairs = 256;
 // Channels of a block in channels_last, whose lines are then read whole.
 constexpr int64_t channels_of_lines = 32;
+// Channels of input and output that a task works on at a time.
+constexpr int64_t in_limit = 64, out_limit = 64;
 // Tasks for each thread, where planes are few.
 constexpr int64_t tasks_per_thread = 4;
 

@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <type_traits>
+
 #include "blocks.h"
 
 namespace fastnorm::FASTNORM_ISA {

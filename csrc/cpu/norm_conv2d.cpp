@@ -7,7 +7,7 @@
 //   1. A task is the planes of a group (in channels_last a vector of channels and more), or some of their rows.
 //   2. It brings the rows that a chunk of the result needs to cache: widened, changed, padded (rows.h, window.h).
 //   3. A tile of output channels by vectors of pixels stays in registers while all taps of all input channels pass
-//      (convolver.h). Where the input's elements lie apart, the result has phases, and each has its own taps.
+//      (tile.h, convolver.h). Where the input's elements lie apart, the result has phases, and each has its own taps.
 //   4. The result's rows end with the bias, the activation and their share of the statistics (finish.h).
 
 #include "convolvers.h"
