@@ -41,6 +41,20 @@ inline Vector<W> activate(Vector<W> x, int code, W slope) {
 }
 
 template <class W>
+__attribute__((noinline)) Vector<W> activate_by_call(Vector<W> x, int code) {
+  return activate(x, code, W(0));
+}
+
+// The same for a loop that has more to keep in registers: exponentials, which few layers have, are called.
+template <class W>
+IN_PLACE inline Vector<W> activate_beside(Vector<W> x, int code, W slope) {
+  if (code == none) return x;
+  if (code == relu) return x < 0 ? broadcast(W(0)) : x;  // NaN stays
+  if (code == leaky_relu) return x > 0 ? x : x * slope;
+  return activate_by_call<W>(x, code);
+}
+
+template <class W>
 inline Vector<W> derivative(Vector<W> x, int code, W slope) {
   const Vector<W> one = broadcast(W(1));
   switch (code) {

@@ -241,7 +241,7 @@ class Convolver {
         pass_.statistics ? &moments : nullptr, pass_.past_caches);
   }
 
-  void put_moments(const Part& work, int64_t channel, int64_t chunk, const PartMoments<W>& moments) const {
+  void put_moments(const Part& work, int64_t channel, int64_t chunk, PartMoments<W>& moments) const {
     if (!pass_.statistics) return;
     const int64_t first = work.sample * pass_.out_channels() + work.group * block_.out + work.out;
     pass_.statistics->put(first + channel, chunk, moments);

@@ -31,7 +31,7 @@ inline void finish_row(
   const Vector<W> add = broadcast(bias);
   const int code = activation.code;
   const W slope = static_cast<W>(activation.slope);
-  const auto value = [&](int64_t i, auto count) IN_PLACE { return activate(load(row + i, count) + add, code, slope); };
+  const auto value = [&](int64_t i, auto count) IN_PLACE { return activate_beside(load(row + i, count) + add, code, slope); };
   const bool streams = past_caches && is_aligned(out);
   const auto put = [&](int64_t i, Vector<W> v, auto count) IN_PLACE {
     if constexpr (std::is_same_v<decltype(count), Whole>)

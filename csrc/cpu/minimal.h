@@ -146,13 +146,14 @@ class Minimal {
         block_(conv_, conv_.in_channels, conv_.out_channels, larger(1, smaller(in_limit, piece / parts_)), out_limit),
         shape_(tiles_, Direction::forward),
         line_(lanes<W> * (block_.in_parts() == 1 ? line_vectors : line_vectors_of_parts)),
+        data_stride_(block_.ins * parts_ * line_ + lanes<W>),
         sum_pitch_(shape_.vectors() * lanes<W> * outputs),
         depth_(tiles_, 0, Direction::forward),
         height_(tiles_, 1, Direction::forward),
         schedule_(depth_, height_, tiles_, Direction::forward, rows_of_a_chunk(), segments()),
         taps_(block_.ins * parts_),
         weights_(conv_.out_channels * conv_.in_channels * parts_ * products) {
-    for (int64_t i = 0; i < block_.ins * parts_; ++i) taps_.get()[i] = {i * data * line_, i};
+    for (int64_t i = 0; i < block_.ins * parts_; ++i) taps_.get()[i] = {i * line_, i};
   }
 
   bool owns_planes() const { return false; }
@@ -180,14 +181,15 @@ class Minimal {
     int64_t sample, out, outs;
   };
 
-  // What a thread needs: rows; the data of a line of tiles, (channels, parts of the kernel, data); their products; outputs.
+  // What a thread needs: rows; the data of a line of tiles, (data, channels, parts of the kernel), each of which one product
+  // after the other reads all of; their products; outputs.
   struct Workspace {
     RowCache<W> rows;
     Buffer<W> spread, products_of, sums, bias;
 
     explicit Workspace(const Minimal& of)
         : rows(of.shape_, of.block_.ins, of.schedule_.slots()),
-          spread(of.block_.ins * of.parts_ * data * of.line_),
+          spread(data * of.data_stride_),
           products_of(of.block_.outs * products * of.line_),
           sums(of.block_.outs * of.sum_stride()),
           bias(of.block_.outs) {}
@@ -249,7 +251,7 @@ class Minimal {
           for (int64_t v = 0; v < vectors; ++v)
             spread(
                 four, c * shape_.pitch() + (first + v) * lanes<W>, x,
-                space.spread.get() + (c * parts_ + part) * data * line_ + ((row - rows.first) * vectors + v) * lanes<W>);
+                space.spread.get() + (c * parts_ + part) * line_ + ((row - rows.first) * vectors + v) * lanes<W>);
       }
     }
   }
@@ -266,7 +268,7 @@ class Minimal {
       const Vector<W> d[4] = {columns[0][y], columns[1][y], columns[2][y], columns[3][y]};
       Vector<W> all[Filtering::data];
       Filtering::spread(d, all);
-      unrolled<Filtering::data>([&](int x) IN_PLACE { store(to + (y * Filtering::data + x) * line_, all[x]); });
+      unrolled<Filtering::data>([&](int x) IN_PLACE { store(to + (y * Filtering::data + x) * data_stride_, all[x]); });
     });
   }
 
@@ -275,7 +277,7 @@ class Minimal {
       const W* spread, int product, int64_t out, int64_t in, int64_t ins, int64_t vectors, bool first, W* found) const {
     const int y = product / Filtering::products, x = product % Filtering::products;
     const int from = Filtering::data_of(y) * Filtering::data + Filtering::data_of(x);
-    const Source<W> source = {spread + from * line_, 0, 1, 0};
+    const Source<W> source = {spread + from * data_stride_, 0, 1, 0};
     const W* weights = weights_.get() + ((out * products + product * channels) * block_.in + in * channels) * parts_;
     const Taps taps = {taps_.get(), ins * parts_};
     W* const to = found + product * channels * line_;
@@ -357,7 +359,9 @@ class Minimal {
   const int64_t side_, parts_;  // of the kernel
   const Blocks block_;
   const RowShape<W> shape_;
-  const int64_t line_, sum_pitch_;
+  const int64_t line_;
+  const int64_t data_stride_;  // a line of cache more than they take, or all would be in the same few sets
+  const int64_t sum_pitch_;
   const Reach depth_, height_;
   const Schedule schedule_;
   Buffer<ColumnTap> taps_;

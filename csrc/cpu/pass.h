@@ -70,7 +70,7 @@ struct EnteringRun {
       prefetch(residual + ahead + i);
       v += load(residual + i, count);
     }
-    v = activate(v, code, slope);
+    v = activate_beside(v, code, slope);
     if (entered) {
       prefetch_to_write(entered + ahead + i);
       store(entered + i, v, count);

@@ -11,7 +11,7 @@
 
 namespace fastnorm::FASTNORM_ISA {
 
-// Sums of deviations from a pivot near the mean, and of their squares: single precision for a row, double for all of them.
+// Sums of deviations from a pivot near the mean, and of their squares: of a few rows in single precision, of all in double.
 template <class W>
 class PartMoments {
  public:
@@ -19,18 +19,29 @@ class PartMoments {
   W pivot() const { return pivot_; }
   void begin(W pivot) { pivot_ = pivot; }
 
+  // No more of them at a time than a sum in single precision may have.
   void add(Vector<W> deviations, Vector<W> squares, int64_t count) {
-    gather(deviations_, deviations);
-    gather(squares_, squares);
+    if (count + waiting_ > chunk_size) gather();
+    new_deviations_ += deviations;
+    new_squares_ += squares;
+    waiting_ += count;
     count_ += count;
   }
 
   int64_t count() const { return count_; }
-  Sums<double> moments() const {
+  Sums<double> moments() {
+    gather();
     return Moments<W>::template moments<double>(pivot_, sum<double>(deviations_), sum<double>(squares_), count_);
   }
 
  private:
+  void gather() {
+    gather(deviations_, new_deviations_);
+    gather(squares_, new_squares_);
+    new_deviations_ = new_squares_ = Vector<W>{};
+    waiting_ = 0;
+  }
+
   static void gather(Doubles& sums, const Vector<W>& v) {
     W numbers[lanes<W>];
     store(numbers, v);
@@ -38,7 +49,8 @@ class PartMoments {
   }
 
   W pivot_ = 0;
-  int64_t count_ = 0;
+  int64_t count_ = 0, waiting_ = 0;
+  Vector<W> new_deviations_ = {}, new_squares_ = {};
   Doubles deviations_ = {}, squares_ = {};
 };
 
@@ -50,7 +62,7 @@ class PlaneStatistics {
   }
 
   template <class W>
-  void put(int64_t plane, int64_t part, const PartMoments<W>& moments) {
+  void put(int64_t plane, int64_t part, PartMoments<W>& moments) {
     found_[plane * parts_ + part] = {moments.moments(), static_cast<double>(moments.count())};
   }
 

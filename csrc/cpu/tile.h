@@ -135,12 +135,14 @@ IN_PLACE inline void convolve_tile(
   });
 }
 
-// The same for one row or two of `width` vectors.
+// The same for one row or two of `width` vectors. A tile of one vector would be more loads than products: where one would be
+// left, the two last tiles share evenly.
 template <int rows, int channels, int vectors = tile_vectors<channels>, class W, class Sums>
 inline void convolve_rows(
     const Source<W>& source, int64_t first, int64_t width, const Taps& taps, const W* weights, int64_t kernel,
     const Sums* sums) {
-  for (; first + vectors <= width; first += vectors)
+  const auto whole = [&] { return first + vectors <= width && (vectors < 3 || first + vectors + 1 != width); };
+  for (; whole(); first += vectors)
     if constexpr (rows <= tile_rows<channels, vectors>) {
       convolve_tile<channels, vectors, rows>(source, first, taps, weights, kernel, sums);
     } else {

@@ -15,9 +15,15 @@ from torch import Tensor, nn
 
 from .. import functional
 from .._checks import autocasts, check_per_plane
+from ..ops import norm_conv2d
 from ..ops._window import both_sides, output_size
 from ._recognise import Norm, Part, one_or_two
 from ._styles import call, style_of, takes_style
+
+
+def _facts(*tensors: Tensor | None) -> tuple:
+    """All that checks look at: of tensors like the last ones, nothing is checked again."""
+    return tuple([None if tensor is None else (tensor.shape, tensor.dtype, tensor.device) for tensor in tensors])
 
 
 class Layer(NamedTuple):
@@ -61,6 +67,7 @@ class Entry:
     residual: int | None = None
     sum: Layer | None = None
     activation: Layer | None = None
+    checked: tuple = ()
 
     @property
     def bare(self) -> bool:
@@ -100,12 +107,14 @@ class Entry:
     def _parameters(self, run):
         """Weight and bias of the norm, each None, (C,) or (N, C)."""
         (name, module, norm), input = self.norm, run.maps[self.map]
-        if input.dim() != 4:
-            raise ValueError(f"norm: expected an input (N, C, H, W), got {tuple(input.shape)}")
-        if not norm.running and input.shape[2] * input.shape[3] == 1:
-            raise ValueError("norm: expected more than 1 element in a plane, got planes of (1, 1)")
         weight, bias = module.affine_of(style_of(name, run.style)) if norm.styled else (module.weight, module.bias)
-        return _per_plane("weight", weight, input), _per_plane("bias", bias, input)
+        facts = _facts(input, weight, bias)
+        if facts != self.checked:
+            _check_planes(input, norm)
+            _check_per_plane("weight", weight, input)
+            _check_per_plane("bias", bias, input)
+            self.checked = facts
+        return _of_all_samples(weight, input), _of_all_samples(bias, input)
 
     def _statistics(self, run):
         _, module, norm = self.norm
@@ -116,11 +125,22 @@ class Entry:
         return taken or functional.instance_stats(input, norm.eps, norm.correction, norm.eps_mode)
 
 
-def _per_plane(name, parameter, input):
-    if parameter is None:
-        return None
-    check_per_plane("chain", f"norm {name}", parameter, input, shared_samples=True)
-    return parameter.expand(input.shape[:2]) if parameter.dim() == 2 else parameter
+def _check_planes(input, norm):
+    if input.dim() != 4:
+        raise ValueError(f"norm: expected an input (N, C, H, W), got {tuple(input.shape)}")
+    if not norm.running and input.shape[2] * input.shape[3] == 1:
+        raise ValueError("norm: expected more than 1 element in a plane, got planes of (1, 1)")
+
+
+def _check_per_plane(name, parameter, input):
+    if parameter is not None:
+        check_per_plane("chain", f"norm {name}", parameter, input, shared_samples=True)
+
+
+def _of_all_samples(parameter, input):
+    if parameter is None or parameter.dim() == 1 or parameter.shape[0] == input.shape[0]:
+        return parameter
+    return parameter.expand(input.shape[:2])
 
 
 def _running(module, input):
@@ -190,14 +210,14 @@ class Convolve(Step):
         self._ends = dict(return_entered=self.entered is not None, **_activation(self.entry.activation))
         if norm is not None:
             self._ends.update(return_stats=True, eps=norm.eps, correction=norm.correction, eps_mode=norm.eps_mode)
+        self._facts, self._repeated = (), None
 
     def run(self, run: Run) -> None:
         if run.differentiated:
             return self._run_apart(run)
         conv = self.layer.module
-        input, changes = run.maps[self.entry.map], self.entry.changes(run)
         bias = None if self.drops_bias else conv.bias
-        found = functional.norm_conv2d(_as_autocast(input), conv.weight, bias, **changes, **self._window, **self._ends)
+        found = self._norm_conv2d(_as_autocast(run.maps[self.entry.map]), conv.weight, bias, **self.entry.changes(run))
         output, *others = found if isinstance(found, tuple) else (found,)
         run.maps[self.output] = output
         if self.statistics is not None:
@@ -205,6 +225,20 @@ class Convolve(Step):
             run.statistics[self.output] = mean, rstd
         if self.entered is not None:
             (run.maps[self.entered],) = others
+
+    def _norm_conv2d(self, input, weight, bias, mean, scale, shift, residual):
+        """`functional.norm_conv2d`; of tensors like the last ones, without all that is the same again."""
+        tensors = input, weight, bias, mean, scale, shift, residual
+        facts = _facts(*tensors)
+        known = facts == self._facts
+        if known and self._repeated and not norm_conv2d.is_differentiated(tensors):
+            return self._repeated(*tensors)
+        changes = dict(mean=mean, scale=scale, shift=shift, residual=residual)
+        found = functional.norm_conv2d(input, weight, bias, **changes, **self._window, **self._ends)
+        if not known and not torch.compiler.is_compiling():
+            self._repeated = norm_conv2d.repeated(input, weight, bare=self.entry.bare, **self._window, **self._ends)
+            self._facts = facts
+        return found
 
     def _run_apart(self, run):
         """With gradients what enters is written in any case, and that of a norm together with its statistics costs less."""

@@ -52,10 +52,10 @@ class ConditionalInstanceNorm2d(nn.Module):
 
     def affine_of(self, style: Tensor) -> tuple[Tensor, Tensor]:
         """weight and bias, each (N, C), of a style as `forward` takes it; without N, or with an N of 1, for all samples."""
-        name = type(self).__name__
-        mixture = isinstance(style, Tensor) and style.is_floating_point()
-        batch = style.shape[:-1] if mixture else getattr(style, "shape", ())
-        check_style(name, style, tuple(batch), self.num_styles)
+        if getattr(style, "dtype", None) != torch.int64:  # Indices, whatever their shape, are right.
+            mixture = isinstance(style, Tensor) and style.is_floating_point()
+            batch = style.shape[:-1] if mixture else getattr(style, "shape", ())
+            check_style(type(self).__name__, style, tuple(batch), self.num_styles)
         dtype = torch.promote_types(self.weight.dtype, torch.float32)
         try:
             return of_style(self.weight, style, dtype), of_style(self.bias, style, dtype)

@@ -16,7 +16,7 @@ With gradients, or where a library's convolution is ahead, it is the operators t
 import torch
 from torch.autograd import forward_ad
 
-from . import _by_sample, dynamic_conv2d, instance_stats, scale_shift, upsample_conv2d
+from . import _by_sample, backends, dynamic_conv2d, instance_stats, scale_shift, upsample_conv2d
 from ._activation import ACTIVATIONS, CODES
 from ._layout import empty_map, empty_statistic, memory_format
 from ._library import define
@@ -125,29 +125,76 @@ def forward(
     groups, padding_mode, output_activation, output_slope, eps, correction, eps_on_std, need_stats, need_entered,
 ):  # fmt: skip
     """(output, mean, rstd, entered), of which the last three are empty where they are not needed."""
-    tensors = input, weight, bias, mean, scale, shift, residual
     entry = mean, scale, shift, residual, activation, slope
     exit = output_activation, output_slope
     rule = eps, correction, eps_on_std
-    bare = not (activation or output_activation or need_stats) and all(value is None for value in entry[:4])
-    bare = bare and all(factor == 1 for factor in scale_factor)
-    is_librarys = bare and _by_sample.is_faster(input, upsample_conv2d.stacked(weight, input), groups)
+    window = scale_factor, stride, padding, dilation, groups, padding_mode
     lattice = None
-    if not (is_librarys or _is_differentiated(tensors)):
-        lattice = upsample_conv2d.lattice(input, weight, scale_factor, stride, padding, dilation, padding_mode)
+    if not is_differentiated((input, weight, bias, mean, scale, shift, residual)):
+        lattice = _as_one_kernel(input, weight, _is_bare(*entry, output_activation, need_stats), *window)
     if lattice is None:
-        window = scale_factor, stride, padding, dilation, groups, padding_mode
         return _step_by_step(input, weight, bias, entry, window, exit, rule, need_stats, need_entered)
     filters, *window, border = lattice
-    if need_entered and (any(step != 1 for step in (*stride, *dilation)) or filters.shape[1] == 0):
-        # The kernel would not meet all of the input.
+    if need_entered and not _meets_all(filters, stride, dilation):
         entered = scale_shift.forward(input, mean, scale, shift, None, residual, activation, slope)
         none = None, None, None, None, 0, 0.0
         return *kernel(entered, filters, bias, *none, *window, groups, border, *exit, *rule, need_stats, False)[:3], entered
     return kernel(input, filters, bias, *entry, *window, groups, border, *exit, *rule, need_stats, need_entered)
 
 
-def _is_differentiated(tensors):
+def repeated(
+    input, weight, stride, padding, dilation, groups, padding_mode, scale_factor, bare, activation=None, negative_slope=0.01,
+    output_activation=None, output_negative_slope=0.01, return_stats=False, eps=1e-5, correction=0, eps_mode="var",
+    return_entered=False,
+):  # fmt: skip
+    """norm_conv2d for tensors like these, which it took already: its kernel, of which all but the tensors is settled.
+
+    call(input, weight, bias, mean, scale, shift, residual) checks nothing, and has no gradients. None where it would be more
+    than that kernel. `bare` says that nothing becomes of the input on its way in.
+    """
+    scale_factor, stride, padding, dilation = settings(weight, input, stride, padding, dilation, scale_factor)
+    bare = bare and output_activation is None and not return_stats
+    lattice = _as_one_kernel(
+        input, weight, bare, scale_factor, stride, padding, dilation, groups, PADDING_MODES[padding_mode]
+    )
+    if backends.reference() or lattice is None or (return_entered and not _meets_all(lattice[0], stride, dilation)):
+        return None
+    _, *window, border = lattice
+    activated = CODES[activation], negative_slope
+    settled = (
+        *window, groups, border, CODES[output_activation], output_negative_slope, eps, correction, EPS_MODES[eps_mode],
+        return_stats, return_entered,
+    )  # fmt: skip
+    filters = upsample_conv2d.filters_on_lattice
+
+    def call(input, weight, bias, mean, scale, shift, residual):
+        weight = filters(weight, input, scale_factor)
+        found = kernel(input, weight, bias, mean, scale, shift, residual, *activated, *settled)
+        return _wanted(found, return_stats, return_entered)
+
+    return call
+
+
+def _as_one_kernel(input, weight, bare, scale_factor, stride, padding, dilation, groups, padding_mode):
+    """The lattice that the kernel runs on; None where there is none, or a library's convolution is ahead."""
+    bare = bare and all(factor == 1 for factor in scale_factor)
+    if bare and _by_sample.is_faster(input, upsample_conv2d.stacked(weight, input), groups):
+        return None
+    return upsample_conv2d.lattice(input, weight, scale_factor, stride, padding, dilation, padding_mode)
+
+
+def _is_bare(mean, scale, shift, residual, activation, slope, output_activation, need_stats):
+    """Whether nothing but a convolution is asked for."""
+    return not (activation or output_activation or need_stats) and mean is scale is shift is residual is None
+
+
+def _meets_all(filters, stride, dilation):
+    """Whether the kernel meets all of the input, so that it can keep what entered."""
+    return all(step == 1 for step in (*stride, *dilation)) and filters.shape[1] > 0
+
+
+def is_differentiated(tensors):
+    """Whether somebody may ask for gradients by them, in either mode."""
     if forward_ad._current_level >= 0:
         return True
     return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)

@@ -70,14 +70,22 @@ def lattice(input, weight, scale_factor, stride, padding, dilation, padding_mode
     where the kernel is applied before it is upsampled.
     """
     if all(factor == 1 for factor in scale_factor):
-        return stacked(weight, input), scale_factor, stride, padding, dilation, padding_mode
+        return filters_on_lattice(weight, input, scale_factor), scale_factor, stride, padding, dilation, padding_mode
     if any(step != 1 for step in (*stride, *dilation)) or _commutes(weight, stride):
         return None
     if padding_mode == REFLECT:
         if any(_rims(scale_factor, padding)):
             return None
         padding_mode = REPLICATE
-    return stacked(phase_filters(weight, scale_factor), input), scale_factor, stride, _around(scale_factor, padding), dilation, padding_mode
+    filters = filters_on_lattice(weight, input, scale_factor)
+    return filters, scale_factor, stride, _around(scale_factor, padding), dilation, padding_mode
+
+
+def filters_on_lattice(weight, input, scale_factor):
+    """(1 or N, C_out, C_in / groups, *), for a map with its elements that far apart."""
+    if any(factor != 1 for factor in scale_factor):
+        weight = phase_filters(weight, scale_factor)
+    return stacked(weight, input)
 
 
 def _commutes(weight, stride):
@@ -98,17 +106,19 @@ def _around(scale_factor, padding):
 def phase_filters(weight, scale_factor):
     """The weight with taps added up for every phase, (.., K + f - 1, ..), in the type in which maps are computed.
 
-    Of a parameter that is frozen it is made once, and anew when its numbers have changed. Whoever changes them may go past
-    every count of changes, by `weight.data` as moving averages do: so the numbers themselves are compared, which takes a
-    tenth of making the filters. On a GPU that would wait for it, and they are made at each call.
+    Of a parameter that needs no gradient it is made once, and anew when its numbers have changed. Whoever changes them may
+    go past every count of changes, by `weight.data` as moving averages do: so the numbers themselves are compared, which
+    takes a tenth of making the filters. On a GPU that would wait for it, and they are made at each call.
     """
-    frozen = isinstance(weight, torch.nn.Parameter) and not weight.requires_grad and weight.device.type == "cpu"
-    if not frozen or torch.compiler.is_compiling():
+    differentiated = weight.requires_grad and torch.is_grad_enabled()
+    if differentiated or not isinstance(weight, torch.nn.Parameter) or weight.device.type != "cpu" or torch.compiler.is_compiling():
         return _phase_filters(weight, scale_factor)
     factors, of, filters = _prepared.get(weight, (None, None, None))
     if factors != scale_factor or of.dtype != weight.dtype or not torch.equal(of, weight):
-        filters = _phase_filters(weight, scale_factor)
-        _prepared[weight] = [*scale_factor], weight.detach().clone(), filters
+        # What inference mode makes, no backward could use later.
+        with torch.inference_mode(False), torch.no_grad():
+            of, filters = weight.detach().clone(), _phase_filters(weight, scale_factor)
+        _prepared[weight] = [*scale_factor], of, filters
     return filters
 
 
