@@ -113,8 +113,9 @@ class Minimal {
   static constexpr int outputs = Filtering::outputs;
   // Fewer channels, and adding up costs more than it saves. In double, exactness is what is asked for: nothing is minimal.
   static constexpr int64_t least_channels = outputs == 2 ? 16 : 8;
-  // Vectors of tiles whose data are in L2 at a time: all input channels' or a part's.
-  static constexpr int64_t line_vectors = 6, line_vectors_of_parts = 3;
+  // Vectors of tiles whose data and products are in L2 at a time: of all input channels or a part. What a line is too short
+  // for is to read all filters once more.
+  static constexpr int64_t line_vectors = 6, line_vectors_of_parts = 4;
   // Of which one more or less for a thread does not matter.
   static constexpr int64_t many_chunks = 32;
 
@@ -143,7 +144,7 @@ class Minimal {
         tiles_(convolution_of_tiles(conv_, Filtering::taps, outputs)),
         side_(conv_.kernel[1] / Filtering::taps),
         parts_(side_ * side_),
-        block_(conv_, conv_.in_channels, conv_.out_channels, larger(1, smaller(in_limit, piece / parts_)), out_limit),
+        block_(conv_, conv_.in_channels, conv_.out_channels, larger(1, smaller(in_limit, piece / parts_)), outs_of_a_task(conv_)),
         shape_(tiles_, Direction::forward),
         line_(lanes<W> * (block_.in_parts() == 1 ? line_vectors : line_vectors_of_parts)),
         data_stride_(block_.ins * parts_ * line_ + lanes<W>),
@@ -194,6 +195,9 @@ class Minimal {
           sums(of.block_.outs * of.sum_stride()),
           bias(of.block_.outs) {}
   };
+
+  // Of many input channels each task makes the data anew: more outputs then share them.
+  static int64_t outs_of_a_task(const Convolution& conv) { return conv.in_channels > in_limit ? 2 * out_limit : out_limit; }
 
   // Rows of tiles: as many as fit a line, and leave chunks that a few threads can share evenly.
   int64_t rows_of_a_chunk() const {
@@ -278,7 +282,7 @@ class Minimal {
     const int y = product / Filtering::products, x = product % Filtering::products;
     const int from = Filtering::data_of(y) * Filtering::data + Filtering::data_of(x);
     const Source<W> source = {spread + from * data_stride_, 0, 1, 0};
-    const W* weights = weights_.get() + ((out * products + product * channels) * block_.in + in * channels) * parts_;
+    const W* weights = weights_.get() + place_of_weights(product, out, in, ins);
     const Taps taps = {taps_.get(), ins * parts_};
     W* const to = found + product * channels * line_;
     const Fresh<W> fresh[] = {{to, line_}};
@@ -313,29 +317,38 @@ class Minimal {
     });
   }
 
-  // The filters of each tile of output channels: (products, in_channels, parts, channels).
+  // Filters lie in the order in which they are read, so that what is next is on its way: (blocks of input channels, products,
+  // tiles of output channels, input channels of the block, parts, channels of the tile).
+  int64_t place_of_weights(int64_t product, int64_t out, int64_t in, int64_t ins) const {
+    return (in * products * conv_.out_channels + (product * conv_.out_channels + out) * ins) * parts_;
+  }
+
   void pack() const {
     const int64_t filter = conv_.in_channels * parts_ * products;
     // A few elements are a vector's work.
     parallel(pass_.threads, ceil_div(conv_.out_channels, 8), filter, [&](int64_t task) {
       for_each_tile(8 * task, smaller(8 * task + 8, conv_.out_channels), [&](int64_t out, auto tile) {
-        W* to = weights_.get() + out * filter;
-        if (pass_.filters.wide) pack<tile>(pass_.template filters_of<W>(0), out, to);
-        else pack<tile>(pass_.filters_of(0), out, to);
+        for (int64_t in = 0; in < block_.in; in += block_.ins) {
+          const int64_t ins = smaller(block_.ins, block_.in - in);
+          if (pass_.filters.wide) pack<tile>(pass_.template filters_of<W>(0), out, in, ins);
+          else pack<tile>(pass_.filters_of(0), out, in, ins);
+        }
       });
     });
   }
 
   // Several channels' filters at a time, as vectors.
   template <int channels, class F>
-  void pack(const F* filters, int64_t out, W* to) const {
+  void pack(const F* filters, int64_t out, int64_t in, int64_t ins) const {
     constexpr int taps = Filtering::taps, count = Filtering::products, width = channels % 2 ? 1 : channels;
     using V = typename VectorOf<W, width>::type;
-    const int64_t length = side_ * taps, distance = conv_.in_channels * length * length, all_parts = conv_.in_channels * parts_;
+    const int64_t length = side_ * taps, distance = conv_.in_channels * length * length;
+    W* const to = weights_.get() + place_of_weights(0, out, in, ins);
+    const int64_t product_stride = place_of_weights(1, out, in, ins) - place_of_weights(0, out, in, ins);
     for (int c = 0; c < channels; c += width)
-      for (int64_t i = 0; i < all_parts; ++i) {
+      for (int64_t i = 0; i < ins * parts_; ++i) {
         const int64_t part = i % parts_, corner = part / side_ * taps * length + part % side_ * taps;
-        const F* from = filters + (out + c) * distance + i / parts_ * length * length + corner;
+        const F* from = filters + (out + c) * distance + (in + i / parts_) * length * length + corner;
         V columns[taps][count];
         for (int x = 0; x < taps; ++x) {
           V g[taps];
@@ -347,8 +360,8 @@ class Minimal {
           V g[taps], all[count];
           for (int x = 0; x < taps; ++x) g[x] = columns[x][y];
           Filtering::filter(g, all);
-          W* const row = to + (y * count * all_parts + i) * channels + c;
-          for (int x = 0; x < count; ++x) __builtin_memcpy(row + x * all_parts * channels, all + x, sizeof(V));
+          W* const row = to + y * count * product_stride + i * channels + c;
+          for (int x = 0; x < count; ++x) __builtin_memcpy(row + x * product_stride, all + x, sizeof(V));
         }
       }
   }

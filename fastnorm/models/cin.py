@@ -124,6 +124,8 @@ class CIN(Chain):
 
     def _indices_or_weights(self, style: int | Tensor) -> Tensor:
         """`style` as indices (N,) or weights (N, S), N = 1 where it serves all samples."""
+        if type(style) is int and 0 <= style < self.styles:
+            return torch.tensor([style])
         style = torch.as_tensor(style)
         if style.is_floating_point():
             if style.dim() not in (1, 2) or style.shape[-1] != self.styles:

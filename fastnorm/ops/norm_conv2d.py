@@ -165,11 +165,11 @@ def repeated(
         *window, groups, border, CODES[output_activation], output_negative_slope, eps, correction, EPS_MODES[eps_mode],
         return_stats, return_entered,
     )  # fmt: skip
-    filters = upsample_conv2d.filters_on_lattice
+    on_lattice = upsample_conv2d.filters_on_lattice
 
     def call(input, weight, bias, mean, scale, shift, residual):
-        weight = filters(weight, input, scale_factor)
-        found = kernel(input, weight, bias, mean, scale, shift, residual, *activated, *settled)
+        filters = on_lattice(weight, input, scale_factor)
+        found = kernel(input, filters, bias, mean, scale, shift, residual, *activated, *settled)
         return _wanted(found, return_stats, return_entered)
 
     return call
