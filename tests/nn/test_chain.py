@@ -197,7 +197,19 @@ def test_unbatched_through_modules_as_they_are():
 
 
 def test_empty_batch():
-    assert network()(torch.empty(0, 3, 8, 12)).shape == (0, 3, 8, 12)
+    chain, input = network(), torch.empty(0, 3, 8, 12, requires_grad=True)
+    with torch.no_grad():
+        assert chain(input).shape == (0, 3, 8, 12)
+    output, inputs = chain(input), [input, *chain.parameters()]
+    assert output.shape == (0, 3, 8, 12)
+    found = torch.autograd.grad(output, inputs, torch.empty_like(output))
+    torch.testing.assert_close(found, tuple(map(torch.zeros_like, inputs)))
+
+
+def test_empty_batch_where_torch_takes_one():
+    # Its instance norm does not.
+    chain = filled(Chain(nn.ReflectionPad2d(1), nn.Conv2d(3, 4, 3), nn.LeakyReLU(0.3), nn.Conv2d(4, 2, 3), nn.Tanh()))
+    assert_same(chain, plain(chain), maps(0, 3, 8, 12))
 
 
 def test_a_residual_is_useful_alone():
