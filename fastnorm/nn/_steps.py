@@ -210,7 +210,7 @@ class Convolve(Step):
         self._ends = dict(return_entered=self.entered is not None, **_activation(self.entry.activation))
         if norm is not None:
             self._ends.update(return_stats=True, eps=norm.eps, correction=norm.correction, eps_mode=norm.eps_mode)
-        self._facts, self._repeated = (), None
+        self._settled = (), None
 
     def run(self, run: Run) -> None:
         if run.differentiated:
@@ -229,15 +229,14 @@ class Convolve(Step):
     def _norm_conv2d(self, input, weight, bias, mean, scale, shift, residual):
         """`functional.norm_conv2d`; of tensors like the last ones, without all that is the same again."""
         tensors = input, weight, bias, mean, scale, shift, residual
-        facts = _facts(*tensors)
-        known = facts == self._facts
-        if known and self._repeated and not norm_conv2d.is_differentiated(tensors):
-            return self._repeated(*tensors)
+        facts, (known, repeated) = _facts(*tensors), self._settled
+        if repeated and facts == known and not norm_conv2d.is_differentiated(tensors):
+            return repeated(*tensors)
         changes = dict(mean=mean, scale=scale, shift=shift, residual=residual)
         found = functional.norm_conv2d(input, weight, bias, **changes, **self._window, **self._ends)
-        if not known and not torch.compiler.is_compiling():
-            self._repeated = norm_conv2d.repeated(input, weight, bare=self.entry.bare, **self._window, **self._ends)
-            self._facts = facts
+        if facts != known and not torch.compiler.is_compiling():
+            repeated = norm_conv2d.repeated(input, weight, bare=self.entry.bare, **self._window, **self._ends)
+            self._settled = facts, repeated
         return found
 
     def _run_apart(self, run):

@@ -273,7 +273,8 @@ def test_is_a_sequential():
     assert list(named.state_dict()) == ["first.weight", "first.bias"] and named.norm is modules[1]
 
 
-def test_follows_what_is_changed_after_a_call():
+@pytest.mark.parametrize("differentiated", [True, False])
+def test_follows_what_is_changed_after_a_call(differentiated):
     chain = filled(
         Chain(nn.Conv2d(3, 4, 3, padding=1), nn.InstanceNorm2d(4, track_running_stats=True), nn.Dropout(0.5), nn.ReLU())
     )
@@ -293,11 +294,49 @@ def test_follows_what_is_changed_after_a_call():
         lambda: chain.pop(1),
     ]
     for change in changes:
-        before = chain(input)
-        change()
-        expected = plain(chain)(input)
-        assert before.shape != expected.shape or (before - expected).abs().max() > 1e-6
-        torch.testing.assert_close(chain(input), expected, rtol=1e-9, atol=1e-9)
+        with torch.set_grad_enabled(differentiated):
+            before = chain(input)
+            change()
+            expected = plain(chain)(input)
+            assert before.shape != expected.shape or (before - expected).abs().max() > 1e-6
+            for _ in range(2):
+                torch.testing.assert_close(chain(input), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_follows_the_types_and_sizes_of_its_inputs():
+    chain = filled(network()).requires_grad_(False)
+    for shape in [(2, 3, 8, 12), (1, 3, 8, 12), (1, 3, 9, 10)]:
+        for dtype in (torch.float64, torch.float32):
+            input = maps(*shape, dtype=dtype)
+            expected = plain(chain.double())(input.double())
+            chain.to(dtype)
+            for _ in range(2):
+                output = chain(input)
+                assert output.dtype == dtype
+                torch.testing.assert_close(output.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_ran_in_inference_mode_can_be_trained():
+    chain = filled(Chain(nn.Upsample(scale_factor=2), nn.Conv2d(3, 4, 3, padding=1), nn.InstanceNorm2d(4), nn.ReLU()))
+    chain.requires_grad_(False)
+    with torch.inference_mode():
+        for _ in range(2):
+            chain(maps(2, 3, 6, 6))
+    assert_same(chain, plain(chain), maps(2, 3, 6, 6))
+
+
+def test_a_style_has_a_gradient_after_calls_without():
+    adain = AdaIN()
+    chain = filled(Chain(nn.Conv2d(3, 4, 3), adain, nn.ReLU(), nn.Conv2d(4, 2, 3))).requires_grad_(False)
+    input, style = maps(1, 3, 7, 8), maps(1, 4, 5, 5, seed=2)
+    expected = chain(input, style)
+    for _ in range(2):
+        torch.testing.assert_close(chain(input, style), expected)
+    style.requires_grad_()
+    modules = list(plain(chain))
+    wanted = modules[3](modules[2](modules[1](modules[0](input), style)))
+    found, *gradient = [output.sum() for output in (chain(input, style), wanted)]
+    torch.testing.assert_close(*(torch.autograd.grad(value, style)[0] for value in (found, *gradient)))
 
 
 def test_plans_once():
