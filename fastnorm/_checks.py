@@ -304,7 +304,7 @@ def check_sizes(function: str, name: str, value, dims: int, least: int, words: s
     values = value if isinstance(value, (tuple, list)) else (value,)
     integers = all(isinstance(number, _INTEGERS) and not isinstance(number, bool) for number in values)
     if not integers or len(values) != (dims if isinstance(value, (tuple, list)) else 1) or any(v < least for v in values):
-        many = f" or {dims} of them" if dims > 1 else ""
+        many = f", or {dims} of them" if dims > 1 else ""
         raise ValueError(f"{function}: {name}: expected {words}an integer of at least {least}{many}, got {value!r}")
 
 

@@ -55,15 +55,15 @@ WRONG = {
     ),
     "a stride of 0": (
         lambda: F.dynamic_conv2d(X, filters(), groups=2, stride=0),
-        "stride: expected an integer of at least 1 or 2 of them, got 0",
+        "stride: expected an integer of at least 1, or 2 of them, got 0",
     ),
     "a negative padding": (
         lambda: F.dynamic_conv2d(X, filters(), groups=2, padding=-1),
-        "padding: expected 'same', 'valid', an integer of at least 0 or 2 of them, got -1",
+        "padding: expected 'same', 'valid', an integer of at least 0, or 2 of them, got -1",
     ),
     "three strides": (
         lambda: F.dynamic_conv2d(X, filters(), groups=2, stride=(1, 1, 1)),
-        r"stride: expected an integer of at least 1 or 2 of them, got \(1, 1, 1\)",
+        r"stride: expected an integer of at least 1, or 2 of them, got \(1, 1, 1\)",
     ),
     "a line": (
         lambda: F.dynamic_conv2d(X[..., 0], filters(), groups=2),
@@ -102,7 +102,7 @@ def test_said_in_one_line(call, message):
 
 
 # Of the two functions whose map is upsampled, and whose filters the samples may share: (arguments, message).
-FACTOR = "scale_factor: expected an integer of at least 1 or 2 of them, got"
+FACTOR = "scale_factor: expected an integer of at least 1, or 2 of them, got"
 WRONG_UPSAMPLED = {
     "a factor of 0": (dict(scale_factor=0), f"{FACTOR} 0"),
     "half a factor": (dict(scale_factor=1.5), f"{FACTOR} 1.5"),
@@ -124,7 +124,7 @@ WRONG_UPSAMPLED = {
     ),
     "a negative padding": (
         dict(padding=-1),
-        "padding: expected 'same', 'valid', an integer of at least 0 or 2 of them, got -1",
+        "padding: expected 'same', 'valid', an integer of at least 0, or 2 of them, got -1",
     ),
     "a kernel that is too large": (
         dict(weight=torch.randn(4, 4, 13, 1), scale_factor=2, padding=0),

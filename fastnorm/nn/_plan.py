@@ -22,6 +22,7 @@ from ._recognise import (
     Sum,
     Unfused,
     Upsampling,
+    changed_in_place,
     children,
     global_hooks,
     is_known,
@@ -47,22 +48,34 @@ class Plan:
 
     def of(self, input_shape: tuple[int, ...], dtype: torch.dtype) -> Plan:
         """The same plan, with the sizes that maps have for such an input."""
-        if len(input_shape) == 3:
-            input_shape = (1, *input_shape)
+        if not isinstance(dtype, torch.dtype):
+            raise TypeError(f"{self.name}: dtype: expected one of torch, such as torch.float32, got {dtype!r}")
         plan = copy(self)
-        plan.dtype, plan.sizes = dtype, {0: tuple(input_shape)}
+        plan.dtype, plan.sizes = dtype, {0: self._checked(input_shape)}
         for step in self.steps:
-            plan.sizes.update(step.sizes(plan.sizes))
-            if 0 in (shape := plan.sizes[step.output] or ()) or any(size < 0 for size in shape):
+            try:
+                plan.sizes.update(step.sizes(plan.sizes))
+            except ValueError as error:
+                raise self._named(step, error) from None
+            if 0 in (plan.sizes[step.output] or ())[1:]:
                 raise self._named(step, ValueError(f"expected a larger input than {tuple(input_shape)}"))
         return plan
+
+    def _checked(self, input_shape):
+        sizes = tuple(input_shape) if isinstance(input_shape, (tuple, list)) else ()
+        whole = all(isinstance(size, int) and size >= 0 for size in sizes)
+        if not whole or not sizes or (self._begins_with_maps and len(sizes) not in (3, 4)):
+            raise ValueError(f"{self.name}: input_shape: expected (N, C, H, W) or (C, H, W), got {input_shape!r}")
+        return (1, *sizes) if len(sizes) == 3 and self._begins_with_maps else sizes
 
     def run(self, root: nn.Module, input: Tensor, style=None) -> Tensor:
         if global_hooks():
             return root.one_by_one(input, style)
         if style is not None and not self._takes_style:
             raise ValueError(f"{self.name}: style: expected None, for none of its modules takes one")
-        if input.dim() == 3 and self._begins_with_maps:
+        if self._begins_with_maps and not isinstance(input, Tensor):
+            raise TypeError(f"{self.name}: input: expected a tensor, got {type(input).__name__}")
+        if self._begins_with_maps and input.dim() == 3:
             return self._run(root, input.unsqueeze(0), _of_batch(style)).squeeze(0)
         return self._run(root, input, style)
 
@@ -85,7 +98,8 @@ class Plan:
         if not isinstance(step, Call):
             message = re.sub(r"^\w+: (?=[\w ]+: )", "", message)  # The function: the layer says more.
         layer = step.culprit(re.match(r"\w*", message).group())
-        return type(error)(f"{self.name}: {layer}: {message}")
+        where = self.name if str(layer) == self.name else f"{self.name}: {layer}"
+        return type(error)(f"{where}: {message}")
 
     def draw(self, path) -> None:
         """A picture of it, in a format by the path's suffix: .svg, .png, .pdf. It takes matplotlib."""
@@ -192,7 +206,7 @@ class _Planner:
     def __init__(self, shared: dict[str, str]) -> None:
         self.steps: list[Step] = []
         self.stream = _Stream(Entry(0))
-        self._shared, self._maps = shared, 1
+        self._shared, self._maps, self._taken = shared, 1, set()
         self._take = {
             Convolution: self._convolve,
             Norm: self._normalise,
@@ -205,6 +219,11 @@ class _Planner:
 
     def take_children(self, name: str, modules: dict[str, nn.Module], container: nn.Module) -> None:
         adds = getattr(container, "adds_input", False)
+        if adds:
+            # What works in place changes what is added, as in torch's own `x + block(x)`.
+            for child, module in changed_in_place(name, modules)[0].items():
+                self.take(child, module)
+                self._taken.add(child)
         skip = self._split() if adds else None
         for child, module in modules.items():
             self.take(f"{name}.{child}" if name else child, module)
@@ -212,6 +231,8 @@ class _Planner:
             self._add(Layer(name, None, Sum()), skip)
 
     def take(self, name: str, module: nn.Module) -> None:
+        if name in self._taken:
+            return
         try:
             why_called(module)
             modules = children(module)
@@ -316,7 +337,7 @@ class _Planner:
             self._call_now(layer, why)
 
     def _call(self, layer, reason):
-        self.write("no convolution follows")
+        self.write("what follows runs as it is")
         self._call_now(layer, reason)
 
     def _call_now(self, layer, reason):

@@ -53,13 +53,18 @@ def notes(plan) -> list[str]:
     lines = []
     dropped = [step.layer.name for step in plan.steps if isinstance(step, Convolve) and step.drops_bias]
     if dropped:
-        lines.append(f"left away, for the norm behind takes it out: the bias of {', '.join(dropped)}")
+        lines.append(f"left out, since the norm that follows subtracts it: the bias of {', '.join(dropped)}")
+    if any(isinstance(step, Convolve) and step.entered is not None for step in plan.steps):
+        lines.append("kept: written, too, for a residual adds it")
+    calls = {}
     for step in plan.steps:
         if isinstance(step, Call):
-            lines.append(f"{AS_IT_IS}: {step.layer}: {step.reason}")
+            calls.setdefault((step.layer.kind, step.reason), []).append(step.layer.name)
+    lines += [f"{AS_IT_IS}: {', '.join(names)} ({kind}): {reason}" for (kind, reason), names in calls.items()]
     if known(plan):
         ours, theirs = (sum(bytes_of(shape, plan) for shape in shapes) for shapes in (_ours(plan), _theirs(plan)))
-        lines.append(f"written: {size(ours)} of the {size(theirs)} that the modules write")
+        result_only = ", of what runs as it is the result only" if calls else ""
+        lines.append(f"written: {size(ours)} of the {size(theirs)} that the modules write{result_only}")
     return lines
 
 
@@ -101,5 +106,8 @@ def _head(plan):
 def _size(plan, step):
     if plan.sizes[0] is None:
         return ()
-    shape = plan.sizes[step.output]
-    return by(shape), "" if shape is None else size(sum(bytes_of(plan.sizes[map], plan) for map in step.writes))
+    shapes = [plan.sizes[map] for map in step.writes]
+    if None in shapes:
+        return by(plan.sizes[step.output]), ""
+    words = " and ".join(map(by, shapes)) if len(set(shapes)) > 1 else f"{_count(len(shapes), 'map')} of {by(shapes[0])}"
+    return words.removeprefix("1 map of "), size(sum(bytes_of(shape, plan) for shape in shapes))

@@ -16,9 +16,13 @@ from torch import nn
 from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.utils.parametrize import is_parametrized
 
+from ..ops._window import from_last, per_dimension
 from .adain import AdaIN
 from .conditional_instance_norm import ConditionalInstanceNorm2d
 from .instance_norm import InstanceNorm2d
+from .reflection_pad import ReflectionPad2d
+from .upsample_conv2d import UpsampleConv2d
+from .upsample_pad import UpsamplePad2d
 
 
 class Unfused(Exception):
@@ -177,6 +181,23 @@ def _constant_padding(module):
     return _padding("zeros")(module)
 
 
+def _upsample_pad(module):
+    around = from_last(module.padding, 2)
+    if around[::2] != around[1::2]:
+        raise Unfused("its sides differ")
+    return _upsampled_and_padded(module, around[::2])
+
+
+def _upsample_conv(conv):
+    return *_upsampled_and_padded(conv, per_dimension(conv.padding, 2)), Convolution()
+
+
+def _upsampled_and_padded(module, sides):
+    factor = per_dimension(module.scale_factor, 2)
+    upsampling = (Upsampling(tuple(factor)),) if max(factor) > 1 else ()
+    return upsampling + ((Padding(module.padding_mode, tuple(sides)),) if any(sides) else ())
+
+
 def _nothing(module):
     return ()
 
@@ -195,6 +216,7 @@ class Rule(NamedTuple):
 _CONV = "stride padding dilation groups padding_mode"
 _NORM = "eps track_running_stats"
 _OWN = "eps activation negative_slope"
+_UPSAMPLED = "scale_factor padding padding_mode"
 
 RULES = {
     nn.Conv2d: Rule(_CONV, _convolution),
@@ -203,14 +225,17 @@ RULES = {
     nn.BatchNorm2d: Rule(_NORM, _batch_norm),
     AdaIN: Rule("eps correction eps_mode", _styled_norm),
     ConditionalInstanceNorm2d: Rule(_OWN, _styled_norm),
-    nn.ReLU: Rule("", _activation("relu")),
-    nn.LeakyReLU: Rule("negative_slope", lambda module: (Activation("leaky_relu", module.negative_slope),)),
-    nn.SiLU: Rule("", _activation("silu")),
+    nn.ReLU: Rule("inplace", _activation("relu")),
+    nn.LeakyReLU: Rule("negative_slope inplace", lambda module: (Activation("leaky_relu", module.negative_slope),)),
+    nn.SiLU: Rule("inplace", _activation("silu")),
     nn.GELU: Rule("approximate", _gelu),
     nn.Sigmoid: Rule("", _activation("sigmoid")),
     nn.Tanh: Rule("", _activation("tanh")),
     nn.Upsample: Rule("mode scale_factor", _upsample),
     nn.UpsamplingNearest2d: Rule("mode scale_factor", _upsample),
+    UpsamplePad2d: Rule(_UPSAMPLED, _upsample_pad),
+    UpsampleConv2d: Rule(f"{_UPSAMPLED} groups", _upsample_conv),
+    ReflectionPad2d: Rule("padding", _padding("reflect")),
     nn.ReflectionPad2d: Rule("padding", _padding("reflect")),
     nn.ReplicationPad2d: Rule("padding", _padding("replicate")),
     nn.CircularPad2d: Rule("padding", _padding("circular")),
@@ -220,6 +245,9 @@ RULES = {
     nn.Dropout: Rule("p", _dropout),
     nn.Dropout2d: Rule("p", _dropout),
 }
+
+# Those of them that may work in place.
+_ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.SiLU)
 
 # A module of another type joins by a method `affine_of(style)`, and `eps`; `activation` and `negative_slope` if it likes.
 _PROTOCOL = Rule("eps", _styled_norm)
@@ -233,8 +261,10 @@ def parts_of(module: nn.Module) -> tuple[Part, ...]:
     why_called(module)
     kind, rule = _rule(type(module))
     if rule is None:
+        if isinstance(module, nn.Sequential):
+            raise Unfused("a chain with a forward of its own")
         raise Unfused(
-            "a chain with a forward of its own" if isinstance(module, nn.Sequential) else "no layer that a chain knows"
+            "unknown as a whole: make it a Chain or Residual" if module._modules else "no layer that a chain knows"
         )
     methods = ("forward", "_conv_forward") if kind is nn.Conv2d else ("forward",)
     if any(getattr(type(module), name) is not getattr(kind, name) for name in methods):
@@ -275,6 +305,23 @@ def children(module: nn.Module) -> dict[str, nn.Module] | None:
     if type(module).forward not in CONTAINER_FORWARDS or "forward" in vars(module):
         return None
     return module.parts() if is_chain(module) else dict(module._modules)
+
+
+def changed_in_place(name: str, modules: dict[str, nn.Module]) -> tuple[dict[str, nn.Module], bool]:
+    """The activations, by name, that begin a chain and work in place: on its very input. And whether there is no more to it."""
+    found = {}
+    for child, module in modules.items():
+        path, inside = f"{name}.{child}" if name else child, children(module)
+        if inside is not None:
+            more, is_all = changed_in_place(path, inside)
+            found |= more
+            if not is_all or getattr(module, "adds_input", False):
+                return found, False
+        elif getattr(module, "inplace", False) and type(module) in _ACTIVATIONS:
+            found[path] = module
+        elif type(module) is not nn.Identity:
+            return found, False
+    return found, True
 
 
 def is_chain(module: nn.Module) -> bool:

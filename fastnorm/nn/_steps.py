@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional
-from .._checks import autocasts, check_per_plane
+from .._checks import autocasts, check_per_plane, check_window
 from ..ops import norm_conv2d
 from ..ops._window import both_sides, output_size
 from ._recognise import Norm, Part, one_or_two
@@ -232,6 +232,7 @@ class Convolve(Step):
         facts, (known, repeated) = _facts(*tensors), self._settled
         if repeated and facts == known and not norm_conv2d.is_differentiated(tensors):
             return repeated(*tensors)
+        self._check_channels(input)
         changes = dict(mean=mean, scale=scale, shift=shift, residual=residual)
         found = functional.norm_conv2d(input, weight, bias, **changes, **self._window, **self._ends)
         if facts != known and not torch.compiler.is_compiling():
@@ -245,6 +246,7 @@ class Convolve(Step):
         entered = run.maps[self.entry.map] if self.entry.bare else self.entry.written(run)
         # Of a bias without effect the gradient is 0: whoever waits for every gradient, as DistributedDataParallel, gets it.
         bias = 0 * conv.bias if self.drops_bias else conv.bias
+        self._check_channels(entered)
         run.maps[self.output] = functional.norm_conv2d(_as_autocast(entered), conv.weight, bias, **self._window)
         if self.entered is not None:
             run.maps[self.entered] = entered
@@ -254,7 +256,20 @@ class Convolve(Step):
 
     def sizes(self, shapes: dict) -> dict:
         shape = shapes[self.entry.map]
+        if shape is not None:
+            self._check_input(torch.empty(shape, device="meta"))
         return {self.output: self._output(shape)} | ({} if self.entered is None else {self.entered: shape})
+
+    def _check_channels(self, input):
+        channels = self.layer.module.in_channels
+        if input.dim() == 4 and input.shape[1] != channels:
+            raise ValueError(f"input: expected {channels} channels, got {input.shape[1]}")
+
+    def _check_input(self, input):
+        conv = self.layer.module
+        self._check_channels(input)
+        mode = self._window["padding_mode"]
+        check_window("chain", conv.weight, input, conv.stride, self._padding, conv.dilation, mode, self._factor)
 
     def _output(self, shape):
         if shape is None:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional
-from .._checks import check_sizes
+from .._checks import check_padding_mode, check_sizes
 from ._batch import to_batch
 from ._filters import filter_shape
 
@@ -21,6 +21,9 @@ class UpsampleConv2d(nn.Module):
         padding: of the upsampled map; kernel_size // 2 unless told, which keeps its size where the kernel is odd.
         padding_mode: "reflect", "replicate", "circular" or "zeros".
     """
+
+    # As of a torch.nn.Conv2d that moves in single steps.
+    stride = dilation = (1, 1)
 
     def __init__(
         self,
@@ -39,6 +42,9 @@ class UpsampleConv2d(nn.Module):
         name = type(self).__name__
         shape = filter_shape(name, in_channels, out_channels, kernel_size, groups)
         check_sizes(name, "scale_factor", scale_factor, 2, 1)
+        check_padding_mode(name, padding_mode)
+        if padding is not None:
+            check_sizes(name, "padding", padding, 2, 0)
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, shape[2:]
         self.scale_factor, self.padding_mode, self.groups = scale_factor, padding_mode, groups
         self.padding = tuple(width // 2 for width in self.kernel_size) if padding is None else padding

@@ -1,6 +1,7 @@
 from torch import Tensor, nn
 
 from .. import functional
+from .._checks import check_padding_mode, check_sizes
 from ._batch import to_batch
 
 
@@ -22,6 +23,10 @@ class UpsamplePad2d(nn.Module):
         padding_mode: str = "reflect",
     ) -> None:
         super().__init__()
+        name = type(self).__name__
+        check_sizes(name, "scale_factor", scale_factor, 2, 1)
+        check_sizes(name, "padding", padding, 4, 0)
+        check_padding_mode(name, padding_mode)
         self.scale_factor, self.padding, self.padding_mode = scale_factor, padding, padding_mode
 
     def forward(self, input: Tensor) -> Tensor:

@@ -10,7 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from fastnorm.nn import AdaIN, Chain, ConditionalInstanceNorm2d, InstanceNorm2d, Residual
+from fastnorm.nn import (
+    AdaIN,
+    Chain,
+    ConditionalInstanceNorm2d,
+    InstanceNorm2d,
+    ReflectionPad2d,
+    Residual,
+    UpsampleConv2d,
+    UpsamplePad2d,
+)
 
 
 class Plus(nn.Sequential):
@@ -18,6 +27,17 @@ class Plus(nn.Sequential):
 
     def forward(self, input):
         return input + super().forward(input)
+
+
+class Around(nn.Module):
+    """A block of one's own."""
+
+    def __init__(self, inside):
+        super().__init__()
+        self.inside = inside
+
+    def forward(self, input):
+        return input + self.inside(input)
 
 
 def plain(module):
@@ -48,11 +68,12 @@ def maps(*shape, seed=1, dtype=torch.float64):
 
 def assert_same(chain, expected, input, *others):
     """Values, without gradients and with; and the gradients."""
+    # Clones, for some modules work in place.
     with torch.no_grad():
-        torch.testing.assert_close(chain(input, *others), expected(input), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(chain(input.clone(), *others), expected(input.clone()), rtol=1e-9, atol=1e-9)
     input = input.clone().requires_grad_()
     inputs = [input, *(parameter for parameter in chain.parameters() if parameter.requires_grad)]
-    output, wanted = chain(input, *others), expected(input)
+    output, wanted = chain(input.clone(), *others), expected(input.clone())
     torch.testing.assert_close(output, wanted, rtol=1e-9, atol=1e-9)
     gradient = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output)
     found = torch.autograd.grad(output, inputs, gradient)
@@ -170,7 +191,7 @@ def _some_chain(choose, depth=0):
         lambda: nn.Conv2d(4, 4, 1, bias=choose.random() < 0.5),
         lambda: nn.InstanceNorm2d(4, affine=True, track_running_stats=choose.random() < 0.2),
         lambda: InstanceNorm2d(4, activation=choose.choice([None, "silu"])),
-        lambda: choose.choice([nn.SiLU(), nn.Tanh(), nn.LeakyReLU(0.2)]),
+        lambda: choose.choice([nn.SiLU(), nn.Tanh(), nn.LeakyReLU(0.2), nn.Identity()]),
         lambda: nn.Softplus(),
         lambda: nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(4, 4, 2, stride=2)),
         lambda: nn.Sequential(choose.choice([nn.ReflectionPad2d, nn.ZeroPad2d])(1), nn.Conv2d(4, 4, 3)),
@@ -210,6 +231,47 @@ def test_empty_batch_where_torch_takes_one():
     # Its instance norm does not.
     chain = filled(Chain(nn.ReflectionPad2d(1), nn.Conv2d(3, 4, 3), nn.LeakyReLU(0.3), nn.Conv2d(4, 2, 3), nn.Tanh()))
     assert_same(chain, plain(chain), maps(0, 3, 8, 12))
+
+
+IN_PLACE = {
+    "an activation": lambda: Residual(nn.ReLU(inplace=True), nn.Conv2d(4, 4, 1)),
+    "after none": lambda: Residual(nn.Identity(), nn.Sequential(nn.SiLU(inplace=True)), nn.LeakyReLU(0.2, True), nn.Conv2d(4, 4, 1)),
+    "and nothing else": lambda: Residual(nn.ReLU(inplace=True)),
+    "in another": lambda: Residual(Residual(nn.ReLU(inplace=True), nn.Conv2d(4, 4, 1)), nn.ReLU(inplace=True)),
+    "of the unknown": lambda: Residual(nn.ELU(inplace=True), nn.Conv2d(4, 4, 1)),
+}
+
+
+@pytest.mark.parametrize("make", IN_PLACE.values(), ids=IN_PLACE)
+def test_what_works_in_place_changes_what_is_added(make):
+    for before in ([], [nn.Conv2d(4, 4, 1)], [nn.Conv2d(4, 4, 1), nn.InstanceNorm2d(4)]):
+        chain = filled(Chain(*before, make(), nn.Conv2d(4, 2, 1)))
+        assert_same(chain, plain(chain), maps(1, 4, 5, 6))
+    hooked = chain[2].register_forward_hook(lambda module, inputs, output: None)
+    assert_same(chain, plain(chain), maps(1, 4, 5, 6))
+    hooked.remove()
+    alone = filled(make())
+    assert_same(alone, plain(alone), maps(1, 4, 5, 6))
+
+
+def test_follows_whether_it_works_in_place():
+    chain = filled(Chain(Residual(nn.ReLU(), nn.Conv2d(4, 4, 1))))
+    assert_same(chain, plain(chain), maps(1, 4, 5, 6))
+    chain[0][0].inplace = True
+    assert_same(chain, plain(chain), maps(1, 4, 5, 6))
+
+
+def test_layers_of_fastnorm_are_fused():
+    chain = filled(
+        Chain(
+            ReflectionPad2d((1, 1, 2, 2)), nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4), nn.ReLU(),
+            UpsampleConv2d(4, 6, (3, 5), (2, 1), padding_mode="circular", groups=2), nn.InstanceNorm2d(6),
+            UpsamplePad2d(2, (0, 0, 1, 1), "replicate"), nn.Conv2d(6, 2, 3), UpsampleConv2d(2, 3, 1, padding=0),
+        )  # fmt: skip
+    )
+    assert not reasons(chain) and len(chain.plan().steps) == 4
+    assert_same(chain, nn.Sequential(*chain), maps(2, 3, 8, 9))
+    assert reasons(Chain(UpsamplePad2d(2, (1, 0, 1, 0)))) == {"0": "its sides differ"}
 
 
 def test_a_residual_is_useful_alone():
@@ -524,7 +586,7 @@ def test_a_bias_before_an_instance_norm_is_dropped():
         chain[0].bias.fill_(1e30)  # In a convolution it would leave nothing else.
         torch.testing.assert_close(chain(input), expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(chain(input), expected, rtol=1e-12, atol=1e-12)
-    assert "left away, for the norm behind takes it out: the bias of 0\n" in f"{chain.plan()}\n"
+    assert "left out, since the norm that follows subtracts it: the bias of 0\n" in f"{chain.plan()}\n"
 
 
 def test_a_bias_that_is_seen_elsewhere_stays():
@@ -581,6 +643,7 @@ UNFUSED = {
     "cropping": (lambda: nn.ZeroPad2d(-1), "it crops"),
     "ones around": (lambda: nn.ConstantPad2d(1, 1.0), "it pads with 1.0"),
     "unknown": (lambda: nn.Softplus(), "no layer that a chain knows"),
+    "unknown, of parts": (lambda: Around(nn.Conv2d(3, 3, 1)), "unknown as a whole: make it a Chain or Residual"),
 }
 
 
@@ -645,7 +708,7 @@ def test_modules_that_share_their_state_are_not_fused():
     assert reasons(twice) == {
         "0": "it shares its state with 2",
         "2": "it shares its state with 0",
-        "1": "no convolution follows",
+        "1": "what follows runs as it is",
     }
     tied = Chain(nn.Conv2d(3, 3, 1), Residual(nn.Conv2d(3, 3, 1)), nn.Conv2d(3, 3, 1))
     tied[1][0].weight = tied[0].weight
@@ -692,7 +755,7 @@ def test_why_an_order_does_not_fit_one_kernel(modules, words):
          r"0 \(InstanceNorm2d\): norm weight: expected shape \(5,\), .*got \(3,\)"),
         (Chain(nn.MaxPool2d(2), nn.InstanceNorm2d(3), nn.Conv2d(3, 1, 1)), (3, 8, 8), ValueError,
          r"1 \(InstanceNorm2d\): norm: expected an input \(N, C, H, W\), got \(3, 4, 4\)"),
-        (Chain(nn.Conv2d(3, 3, 1)), (1, 4, 3, 3), ValueError, r"0 \(Conv2d\): weight: expected shape .*"),
+        (Chain(nn.Conv2d(3, 3, 1)), (1, 4, 3, 3), ValueError, r"0 \(Conv2d\): input: expected 3 channels, got 4"),
         (Chain(nn.Conv2d(3, 3, 1), Residual(nn.Conv2d(3, 3, 3)), nn.Conv2d(3, 1, 1)), (1, 3, 5, 5), ValueError,
          r"1 \(Residual\): residual: expected the input's shape \(1, 3, 3, 3\), got \(1, 3, 5, 5\)"),
         (Chain(nn.ReLU(), nn.ReflectionPad2d(4)), (1, 3, 3, 3), RuntimeError, r"1 \(ReflectionPad2d\): .*"),

@@ -80,7 +80,7 @@ def test_what_is_no_call(input, weight, bias, error, words):
     [
         ((4, 6, 3, 1, 0, 1, 3), "groups: expected a divisor of the input's 4 channels, got 3"),
         ((4, 6, 3, 1, 0, 1, 4), "groups: expected a divisor of the 6 output channels, got 4"),
-        ((4, 6, (3, 3, 3)), r"kernel_size: expected an integer of at least 1 or 2 of them, got \(3, 3, 3\)"),
+        ((4, 6, (3, 3, 3)), r"kernel_size: expected an integer of at least 1, or 2 of them, got \(3, 3, 3\)"),
         ((4, 6.0, 3), "out_channels: expected an integer of at least 1, got 6.0"),
     ],
     ids=str,

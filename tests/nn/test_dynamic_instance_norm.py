@@ -268,7 +268,7 @@ def test_reflect_padding_of_a_map_too_small(module):
     [
         (dict(groups=3), "groups: expected a divisor of the input's 4 channels, got 3"),
         (dict(groups=4), "groups: expected a divisor of the 6 output channels, got 4"),
-        (dict(kernel_size=0), "kernel_size: expected an integer of at least 1 or 2 of them, got 0"),
+        (dict(kernel_size=0), "kernel_size: expected an integer of at least 1, or 2 of them, got 0"),
         (dict(in_channels=0), "in_channels: expected an integer of at least 1, got 0"),
         (dict(out_channels=0), "out_channels: expected an integer of at least 1, got 0"),
         (dict(style_channels=0), "style_channels: expected an integer of at least 1, got 0"),

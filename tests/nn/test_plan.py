@@ -20,16 +20,17 @@ def chain():
 TABLE = """\
 Chain: 6 steps, where its modules write 11 maps
    step  on load                     kernel       on store    writes
-1  1     reflect 1                   conv 3x3     statistics  2 x 4 x 6 x 10   1.92 kB
-2  4.0   norm, relu (kept), zeros 1  conv 3x3                 2 x 4 x 6 x 10   3.84 kB
-3  6     add, upsample 2             conv 1x1                 2 x 2 x 12 x 20  3.84 kB
-4  7                                 MaxPool2d                2 x 2 x 6 x 10   960 B
-5  8                                 Sigmoid                  2 x 2 x 6 x 10   960 B
-6  9     norm                        scale_shift              2 x 2 x 6 x 10   960 B
-left away, for the norm behind takes it out: the bias of 1
+1  1     reflect 1                   conv 3x3     statistics  2 x 4 x 6 x 10            1.92 kB
+2  4.0   norm, relu (kept), zeros 1  conv 3x3                 2 maps of 2 x 4 x 6 x 10  3.84 kB
+3  6     add, upsample 2             conv 1x1                 2 x 2 x 12 x 20           3.84 kB
+4  7                                 MaxPool2d                2 x 2 x 6 x 10            960 B
+5  8                                 Sigmoid                  2 x 2 x 6 x 10            960 B
+6  9     norm                        scale_shift              2 x 2 x 6 x 10            960 B
+left out, since the norm that follows subtracts it: the bias of 1
+kept: written, too, for a residual adds it
 as it is: 7 (MaxPool2d): no layer that a chain knows
 as it is: 8 (Sigmoid): a norm follows
-written: 12.5 kB of the 26.3 kB that the modules write"""
+written: 12.5 kB of the 26.3 kB that the modules write, of what runs as it is the result only"""
 
 
 def test_the_table():
@@ -55,9 +56,33 @@ def test_sizes_that_cannot_be_told():
     assert "?" in str(plan) and "written:" not in str(plan)
 
 
+WRONG = {
+    "height and width": ((8, 8), ValueError, r"input_shape: expected \(N, C, H, W\) or \(C, H, W\), got \(8, 8\)"),
+    "a number": (512, ValueError, r"input_shape: expected \(N, C, H, W\) or \(C, H, W\), got 512"),
+    "half a pixel": ((1, 3, 8, 8.5), ValueError, r"input_shape: expected \(N, C, H, W\) or \(C, H, W\), got \(1, 3, 8, 8.5\)"),
+    "channels": ((1, 4, 8, 8), ValueError, r"1 \(Conv2d\): input: expected 3 channels, got 4"),
+    "a pad too large": (
+        (1, 3, 1, 8),
+        ValueError,
+        r"0 \(ReflectionPad2d\): padding: reflect padding must be smaller than the input, \(1, 8\), got \(1, 1\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("shape, error, message", WRONG.values(), ids=WRONG)
+def test_wrong_shapes(shape, error, message):
+    with pytest.raises(error, match=f"^Chain: {message}$"):
+        chain().plan(shape)
+
+
+def test_a_wrong_type():
+    with pytest.raises(TypeError, match=r"^Chain: dtype: expected one of torch, such as torch.float32, got 'float16'$"):
+        chain().plan((1, 3, 8, 8), "float16")
+
+
 def test_an_input_that_is_too_small():
     network = Chain(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))
-    with pytest.raises(ValueError, match=r"^Chain: 1 \(Conv2d\): expected a larger input than \(1, 3, 4, 9\)$"):
+    with pytest.raises(ValueError, match=r"^Chain: 1 \(Conv2d\): weight: expected a kernel that fits into the padded input, \(2, 7\), got \(3, 3\)$"):
         network.plan((1, 3, 4, 9))
 
 

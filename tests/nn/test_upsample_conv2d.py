@@ -98,11 +98,11 @@ def test_says_what_it_is():
 WRONG = {
     "half a factor": (
         lambda: nn.UpsampleConv2d(4, 6, 3, 1.5),
-        "UpsampleConv2d: scale_factor: expected an integer of at least 1 or 2 of them, got 1.5",
+        "UpsampleConv2d: scale_factor: expected an integer of at least 1, or 2 of them, got 1.5",
     ),
     "no kernel": (
         lambda: nn.UpsampleConv2d(4, 6, 0),
-        "UpsampleConv2d: kernel_size: expected an integer of at least 1 or 2 of them, got 0",
+        "UpsampleConv2d: kernel_size: expected an integer of at least 1, or 2 of them, got 0",
     ),
     "groups": (
         lambda: nn.UpsampleConv2d(4, 6, 3, groups=4),
@@ -119,7 +119,7 @@ WRONG = {
     ),
     "an unknown border": (
         lambda: nn.UpsampleConv2d(4, 6, 3, padding_mode="mirror", dtype=torch.float64)(X),
-        "upsample_conv2d: padding_mode: expected 'zeros', 'reflect', 'replicate' or 'circular', got 'mirror'",
+        "UpsampleConv2d: padding_mode: expected 'zeros', 'reflect', 'replicate' or 'circular', got 'mirror'",
     ),
 }
 

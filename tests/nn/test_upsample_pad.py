@@ -98,29 +98,29 @@ def test_numbers_are_copied_as_they_are():
 
 
 WRONG = {
-    "half a factor": (lambda: nn.UpsamplePad2d(1.5), "scale_factor: expected an integer of at least 1 or 2 of them, got 1.5"),
+    "half a factor": (lambda: nn.UpsamplePad2d(1.5), "scale_factor: expected an integer of at least 1, or 2 of them, got 1.5"),
     "a factor that is no integer": (
         lambda: nn.UpsamplePad2d(2.0),
-        "scale_factor: expected an integer of at least 1 or 2 of them, got 2.0",
+        "scale_factor: expected an integer of at least 1, or 2 of them, got 2.0",
     ),
-    "a factor of 0": (lambda: nn.UpsamplePad2d(0), "scale_factor: expected an integer of at least 1 or 2 of them, got 0"),
+    "a factor of 0": (lambda: nn.UpsamplePad2d(0), "scale_factor: expected an integer of at least 1, or 2 of them, got 0"),
     "a negative factor": (
         lambda: nn.UpsamplePad2d((2, -1)),
-        r"scale_factor: expected an integer of at least 1 or 2 of them, got \(2, -1\)",
+        r"scale_factor: expected an integer of at least 1, or 2 of them, got \(2, -1\)",
     ),
     "three factors": (
         lambda: nn.UpsamplePad2d((1, 2, 2)),
-        r"scale_factor: expected an integer of at least 1 or 2 of them, got \(1, 2, 2\)",
+        r"scale_factor: expected an integer of at least 1, or 2 of them, got \(1, 2, 2\)",
     ),
     "two sides": (
         lambda: nn.UpsamplePad2d(2, (1, 1)),
-        r"padding: expected an integer of at least 0 or 4 of them, got \(1, 1\)",
+        r"padding: expected an integer of at least 0, or 4 of them, got \(1, 1\)",
     ),
     "a negative side": (
         lambda: nn.UpsamplePad2d(2, (1, 1, 0, -1)),
-        r"padding: expected an integer of at least 0 or 4 of them, got \(1, 1, 0, -1\)",
+        r"padding: expected an integer of at least 0, or 4 of them, got \(1, 1, 0, -1\)",
     ),
-    "half a pixel": (lambda: nn.UpsamplePad2d(2, 0.5), "padding: expected an integer of at least 0 or 4 of them, got 0.5"),
+    "half a pixel": (lambda: nn.UpsamplePad2d(2, 0.5), "padding: expected an integer of at least 0, or 4 of them, got 0.5"),
     "too much to reflect": (
         lambda: nn.UpsamplePad2d(2, (0, 0, 10, 0)),
         r"padding: reflect padding must be smaller than the upsampled input, \(10, 12\), got \(0, 0, 10, 0\)",
@@ -139,14 +139,14 @@ WRONG = {
     ),
     "a crop": (
         lambda: nn.ReflectionPad2d((-1, 0, 0, 0)),
-        r"padding: expected an integer of at least 0 or 4 of them, got \(-1, 0, 0, 0\)",
+        r"padding: expected an integer of at least 0, or 4 of them, got \(-1, 0, 0, 0\)",
     ),
 }
 
 
 @pytest.mark.parametrize("module, message", WRONG.values(), ids=WRONG)
 def test_what_is_wrong_is_said_in_one_line(module, message):
-    with pytest.raises(ValueError, match=rf"^(upsample_pad2d|reflection_pad): {message}$"):
+    with pytest.raises(ValueError, match=rf"^(UpsamplePad2d|upsample_pad2d|reflection_pad): {message}$"):
         module()(random(2, 3, *SIZE[:2]))
 
 
