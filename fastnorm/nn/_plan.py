@@ -102,7 +102,10 @@ class Plan:
         return type(error)(f"{where}: {message}")
 
     def draw(self, path) -> None:
-        """A picture of it, in a format by the path's suffix: .svg, .png, .pdf. It takes matplotlib."""
+        """A picture of it, in a format by the path's suffix: .svg, .png, .pdf. It takes matplotlib.
+
+        Raises ModuleNotFoundError without that, ValueError for another suffix.
+        """
         from ._plan_picture import draw
 
         draw(self, path)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 from math import ceil
+from pathlib import PurePath
+from textwrap import wrap
 
 from ._plan_table import AS_IT_IS, by, bytes_of, name_of, notes, size, title
 from ._steps import Call, Convolve
@@ -21,15 +23,20 @@ INCH = 0.2  # Of a line.
 
 def draw(plan, path) -> None:
     try:
+        from matplotlib.backend_bases import FigureCanvasBase
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
         raise ModuleNotFoundError('a picture of a plan takes matplotlib: pip install "fastnorm[plan]"') from None
+    suffix = PurePath(path).suffix
+    if suffix[1:].lower() not in FigureCanvasBase.get_supported_filetypes():
+        raise ValueError(f"draw: path: expected a name that ends in .svg, .png or .pdf, got {str(path)!r}")
     boxes = [_Box(step, plan) for step in plan.steps]
     columns = _columns(boxes)
     height = max((column[-1].bottom for column in columns if column), default=0) + 2 * GAP
-    # What runs as it is has a box that says so.
-    below = [words for words in notes(plan) if not words.startswith(AS_IT_IS)]
     width = max(1, len(columns)) * (WIDTH + MARGIN) + 1
+    # What runs as it is has a box that says so.
+    below = ["grey: never written"] + [words for words in notes(plan) if not words.startswith(AS_IT_IS)]
+    below = [line for words in below for line in wrap(words, int(width * 2.6))]
     total = height + 3 + 1.1 * len(below)
     figure = Figure(figsize=(width * INCH, total * INCH))
     axes = figure.add_axes((0, 0, 1, 1))
@@ -42,7 +49,7 @@ def draw(plan, path) -> None:
         _arrows(axes, plan, boxes)
         _streams(axes, plan, boxes)
     for line, words in enumerate(below):
-        axes.text(0.7, height + 0.6 + 1.1 * line, _short(words, int(width * 2.6)), size=7, color=INK, va="center")
+        axes.text(0.7, height + 0.6 + 1.1 * line, words, size=7, color=INK, va="center")
     figure.savefig(path, dpi=160, facecolor="white", metadata={"Date": None} if str(path).endswith(".svg") else None)
 
 
@@ -167,25 +174,26 @@ def _label(axes, plan, x, y, map):
 def _streams(axes, plan, boxes):
     """Maps that a residual adds: along the side, from the step that writes or has them to the one that adds them."""
     makers = {map: box for box in boxes for map in box.step.writes}
-    for box in boxes:
-        map = None if isinstance(box.step, Call) else box.step.entry.residual
-        if map is None:
-            continue
+    adding = [box for box in boxes if not isinstance(box.step, Call) and box.step.entry.residual is not None]
+    for number, box in enumerate(adding):
+        map, lane = box.step.entry.residual, 0.9 + 0.5 * (number % 2)  # One stream begins where another ends.
         maker = makers.get(map)
         out, start = (maker.right, maker.line_of(map)) if maker else (boxes[0].middle, GAP / 2)
-        side, end = box.right + 0.9, box.line_of_sum()
+        side, end = box.right + lane, box.line_of_sum()
         if maker is None or maker.left == box.left:
             _stream(axes, (out, start), (side, start), (side, end))
         else:
-            foot = max(other.bottom for other in boxes if other.left == maker.left)
-            _stream(axes, (out, start), (out + 0.9, start), (out + 0.9, foot))
-            _stream(axes, (side, start := GAP / 2), (side, end))
+            foot = max(other.bottom for other in boxes if other.left == maker.left) + GAP * 0.8 + 0.5
+            turn, start = box.left - 0.6, GAP / 2 - 0.5
+            down, up = (out + lane, foot), (turn, foot)
+            _stream(axes, (out, maker.line_of(map)), (out + lane, maker.line_of(map)), down, up, (turn, start), (side, start), (side, end))
         arrow = dict(arrowstyle="-|>", color=STREAM, linewidth=1.1, shrinkA=0, shrinkB=0)
         axes.annotate("", (box.right, end), (side, end), arrowprops=arrow)
         if plan.sizes[map] is not None:
             words = f"kept   {size(bytes_of(plan.sizes[map], plan))}"
-            axes.text(side + 0.4, (start + end) / 2, words, size=6.5, color=STREAM, va="center", ha="left", rotation=90)
+            axes.text(side + 0.55, (start + end) / 2, words, size=6.5, color=STREAM, va="center", ha="left", rotation=90)
 
 
 def _stream(axes, *points):
     axes.plot(*zip(*points), color=STREAM, linewidth=1.1, solid_joinstyle="round")
+    axes.plot(*points[0], color=STREAM, marker="o", markersize=3)

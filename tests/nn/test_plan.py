@@ -114,3 +114,10 @@ def test_without_matplotlib(monkeypatch, tmp_path):
         ModuleNotFoundError, match=r'^a picture of a plan takes matplotlib: pip install "fastnorm\[plan\]"$'
     ):
         chain().plan().draw(tmp_path / "plan.svg")
+
+
+@pytest.mark.parametrize("path", ["plan", "plan.bmpx", "folder/"])
+def test_a_picture_of_no_known_format(tmp_path, path):
+    pytest.importorskip("matplotlib")
+    with pytest.raises(ValueError, match="^draw: path: expected a name that ends in .svg, .png or .pdf, got '.*'$"):
+        chain().plan().draw(f"{tmp_path}/{path}")
