@@ -40,8 +40,13 @@ class ConvolvedMap {
         op, ": weight: expected a filter of the input's type for each sample, (N, C_out, C_in / groups, *)");
     const auto fits = [&](const Sizes& sizes, int64_t count) { return static_cast<int64_t>(sizes.size()) == count; };
     STD_TORCH_CHECK(
-        fits(window.stride, dims) && fits(window.padding, 2 * dims) && fits(window.dilation, dims),
+        fits(window.stride, dims) && fits(window.padding, 2 * dims) && fits(window.dilation, dims) &&
+            (!window.input_dilation || fits(*window.input_dilation, dims)),
         op, ": stride, padding, dilation: expected a number for each of ", dims, " dimensions, two of padding");
+    STD_TORCH_CHECK(
+        std::all_of(window.padding.begin(), window.padding.end(), [](int64_t side) { return side >= 0; }) &&
+            window.padding_mode >= 0 && window.padding_mode <= static_cast<int64_t>(Border::circular),
+        op, ": padding: expected numbers of at least 0, and a mode that there is");
     shape.element = input.planes.element;
     shape.channels_last = input.planes.channels_last;
     shape.samples = input.planes.samples;
@@ -65,7 +70,7 @@ class ConvolvedMap {
       const int64_t padded = apart * shape.input[dim] + shape.padding[dim] + (exists ? window.padding[2 * given + 1] : 0);
       const int64_t seen = shape.dilation[dim] * (shape.kernel[dim] - 1) + 1;
       STD_TORCH_CHECK(
-          shape.stride[dim] > 0 && shape.dilation[dim] > 0 && seen <= padded,
+          shape.stride[dim] > 0 && shape.dilation[dim] > 0 && shape.kernel[dim] > 0 && seen <= padded,
           op, ": weight: expected a kernel that fits into the padded input");
       // A border that is read at an index inside must not read past the other one.
       const int64_t most = shape.border == Border::reflect ? shape.input[dim] - 1 : shape.input[dim];

@@ -386,7 +386,8 @@ class Convolver {
   // A row of the gradient by the padded input, to that by the input: what lies beyond a border is added where it was read.
   void fold(W* row, W* line) const {
     const int64_t length = conv_.input[2], before = conv_.padding[2];
-    const int64_t padded = (conv_.output[2] - 1) * conv_.stride[2] + (conv_.kernel[2] - 1) * conv_.dilation[2] + 1;
+    const int64_t seen = (conv_.output[2] - 1) * conv_.stride[2] + (conv_.kernel[2] - 1) * conv_.dilation[2] + 1;
+    const int64_t padded = larger(seen, before + length);
     const auto at = [&](int64_t q) { return row + q % phases_ * phase_pitch_ + q / phases_; };
     const auto add = [&](int64_t q) {
       const int64_t i = inside(q - before, length, conv_.border);
@@ -398,7 +399,7 @@ class Convolver {
     }
     if (phases_ == 1) return;
     interleave(row, phases_, phase_pitch_, padded, line);
-    for (int64_t i = 0; i < length; ++i) row[i] = before + i < padded ? line[before + i] : W(0);
+    for (int64_t i = 0; i < length; ++i) row[i] = line[before + i];
   }
 
   const Pass<T> pass_;

@@ -10,7 +10,8 @@
 //                                    data d0-d1, d1, d1-d2, d2, d2-d3   filter g0, g0+g1, g1    outputs m0+m1, m1-m2
 //
 // So in both dimensions 16 products do for 4 outputs, not 36; upsampled, 36 do for 16, not 64. The data of a tile are lines
-// with a lane for each tile, so each product is a convolution by one tap: tiles of registers as everywhere (tile.h).
+// with a lane for each tile, so each product is a convolution by one tap: tiles of registers as everywhere (tile.h). Where an
+// infinity enters, differences of products make NaN of its outputs.
 
 #pragma once
 

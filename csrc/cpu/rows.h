@@ -41,7 +41,8 @@ class RowShape {
         padded_(direction == Direction::forward ? padded(conv) : before_ + length_),
         margin_(padded_) {
     const int64_t results =
-        direction == Direction::forward ? ceil_div(conv.output[2], conv.input_dilation[2]) : ceil_div(seen(conv), stride_);
+        direction == Direction::forward ? ceil_div(conv.output[2], conv.input_dilation[2])
+                                        : ceil_div(larger(seen(conv), conv.padding[2] + conv.input[2]), stride_);
     vectors_ = ceil_div(results, lanes<W>);
     if (phases_ == 1) start_ = ceil_div(before_, lanes<W>) * lanes<W> - before_;
     int64_t last_offset = start_ + (direction == Direction::forward ? reach(conv) / stride_ : before_ + 1);

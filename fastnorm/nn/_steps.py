@@ -23,7 +23,10 @@ from ._styles import call, style_of, takes_style
 
 def _facts(*tensors: Tensor | None) -> tuple:
     """All that checks look at: of tensors like the last ones, nothing is checked again."""
-    return tuple([None if tensor is None else (tensor.shape, tensor.dtype, tensor.device) for tensor in tensors])
+    return tuple([
+        (tensor.shape, tensor.dtype, tensor.device, tensor.layout) if isinstance(tensor, Tensor) else type(tensor)
+        for tensor in tensors
+    ])  # fmt: skip
 
 
 class Layer(NamedTuple):
@@ -236,7 +239,10 @@ class Convolve(Step):
         changes = dict(mean=mean, scale=scale, shift=shift, residual=residual)
         found = functional.norm_conv2d(input, weight, bias, **changes, **self._window, **self._ends)
         if facts != known and not torch.compiler.is_compiling():
-            repeated = norm_conv2d.repeated(input, weight, bare=self.entry.bare, **self._window, **self._ends)
+            repeated = None
+            # Autocast mixes types, and is asked at every call what to make of them.
+            if weight.dtype == input.dtype and (residual is None or residual.dtype == input.dtype):
+                repeated = norm_conv2d.repeated(input, weight, bare=self.entry.bare, **self._window, **self._ends)
             self._settled = facts, repeated
         return found
 
@@ -245,7 +251,7 @@ class Convolve(Step):
         conv = self.layer.module
         entered = run.maps[self.entry.map] if self.entry.bare else self.entry.written(run)
         # Of a bias without effect the gradient is 0: whoever waits for every gradient, as DistributedDataParallel, gets it.
-        bias = 0 * conv.bias if self.drops_bias else conv.bias
+        bias = 0 * conv.bias if self.drops_bias and conv.bias is not None else conv.bias
         self._check_channels(entered)
         run.maps[self.output] = functional.norm_conv2d(_as_autocast(entered), conv.weight, bias, **self._window)
         if self.entered is not None:

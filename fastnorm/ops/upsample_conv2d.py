@@ -113,11 +113,14 @@ def phase_filters(weight, scale_factor):
     differentiated = weight.requires_grad and torch.is_grad_enabled()
     if differentiated or not isinstance(weight, torch.nn.Parameter) or weight.device.type != "cpu" or torch.compiler.is_compiling():
         return _phase_filters(weight, scale_factor)
+    numbers = weight.detach()
+    if type(numbers) is not torch.Tensor:  # A fake one, or one that some other library made: it may have no numbers.
+        return _phase_filters(weight, scale_factor)
     factors, of, filters = _prepared.get(weight, (None, None, None))
-    if factors != scale_factor or of.dtype != weight.dtype or not torch.equal(of, weight):
+    if factors != scale_factor or of.dtype != weight.dtype or not torch.equal(of, numbers):
         # What inference mode makes, no backward could use later.
         with torch.inference_mode(False), torch.no_grad():
-            of, filters = weight.detach().clone(), _phase_filters(weight, scale_factor)
+            of, filters = numbers.clone(), _phase_filters(weight, scale_factor)
         _prepared[weight] = [*scale_factor], of, filters
     return filters
 
