@@ -101,7 +101,7 @@ struct Array {
   }
 };
 
-constexpr int activations = 5;
+constexpr int activations = 7;
 constexpr double slope = 0.25;
 
 inline double act(int code, double x) {
@@ -110,6 +110,8 @@ inline double act(int code, double x) {
     case 2: return x > 0 ? x : slope * x;
     case 3: return x / (1 + std::exp(-x));
     case 4: return x * 0.5 * std::erfc(-x / std::sqrt(2.0));
+    case 5: return 1 / (1 + std::exp(-x));
+    case 6: return std::tanh(x);
     default: return x;
   }
 }
