@@ -80,11 +80,17 @@ struct Array {
     return bits & 0x8000 ? -magnitude : magnitude;
   }
 
-  // Multiples of 1/8 up to 4: exact in every type.
-  void fill(unsigned seed) {
+  std::vector<double> values() const {
+    std::vector<double> values(size);
+    for (int64_t i = 0; i < size; ++i) values[i] = get(i);
+    return values;
+  }
+
+  // Up to 32 units, exact in every type.
+  void fill(unsigned seed, float unit = 1.0f / 8) {
     for (int64_t i = 0; i < size; ++i) {
       seed = seed * 1664525 + 1013904223;
-      const float value = (int(seed >> 16) % 65 - 32) / 8.0f;
+      const float value = (int(seed >> 16) % 65 - 32) * unit;
       if (element == Element::f64) static_cast<double*>(data)[i] = value;
       else if (element == Element::f32) static_cast<float*>(data)[i] = value;
       else {
