@@ -141,7 +141,8 @@ struct Filters {
 };
 
 // What becomes of an element before it is convolved: act((x - mean) * scale + shift + residual). Null, or where that is
-// written: entered; and the statistics of the input itself, by which it is then normalised: own_mean and own_rstd.
+// written: entered; and the statistics of the input itself, by which it is then normalised: own_mean and own_rstd. With
+// these a layer has nothing else than its filters, of the map's element, and a bias.
 struct Entry {
   Parameter mean, scale, shift;
   Activation activation;

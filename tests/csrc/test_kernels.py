@@ -32,7 +32,7 @@ def test_kernels_under_sanitizers(tmp_path):
         isas |= {"avx2": "-mavx2 -mfma -mf16c", "avx512": "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c"}
     objects = build("c++", isas, flags, tmp_path)
     program = tmp_path / "kernels"
-    sources = [CPU / "isa.cpp", Path(__file__).with_name("kernels.cpp")]
+    sources = [CPU / "isa.cpp", *sorted(Path(__file__).parent.glob("*.cpp"))]
     subprocess.run(["c++", "-std=c++17", *flags.split(), *sources, *objects, "-pthread", "-o", program], check=True)
     run = subprocess.run([program], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
