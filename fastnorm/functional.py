@@ -497,9 +497,10 @@ def upsample_conv2d(
 
         conv2d(pad(interpolate(input, scale_factor, mode="nearest"), padding, padding_mode), weight, bias)
 
-    Taps that meet the same element are added up first: at a factor of 2, a kernel of 3x3 costs 4 multiplications for each
-    output, not 9. On CPU that is done once of a frozen parameter, and again when its numbers have changed. A kernel of 1x1
-    is applied before the upsampling. The result is the same up to rounding, borders included.
+    Taps that meet the same element are added up first: at a factor of 2, a kernel of 3x3 costs 4 multiplications for
+    each output, not 9. On CPU that is done once of a parameter while no gradient by it is taken, and again when its
+    numbers have changed. A kernel of 1x1 is applied before the upsampling. The result is the same up to rounding,
+    borders included.
 
     Args:
         input: (N, C_in, H, W).

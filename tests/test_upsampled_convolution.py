@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as torchs
 
 from fastnorm import functional as F
@@ -195,6 +196,26 @@ def test_of_what_may_change_they_are_made_at_every_call(weight, made):
     assert_right(weight)
     assert_right(weight)
     assert len(made) == 2
+
+
+def test_of_a_trained_parameter_they_are_made_once_while_no_gradient_is_taken(made):
+    weight = frozen().requires_grad_()
+    with torch.inference_mode():
+        assert_right(weight)
+        assert_right(weight)
+    assert len(made) == 1
+    assert_right(weight)
+    assert len(made) == 2
+    x = X.clone().requires_grad_()
+    F.upsample_conv2d(x, weight.requires_grad_(False)).sum().backward()  # By what inference mode left.
+    assert len(made) == 2 and x.grad.abs().max() > 0
+
+
+def test_they_are_not_remembered_without_numbers():
+    weight = frozen()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        F.upsample_conv2d(torch.empty(1, 2, 4, 5, dtype=torch.float64), weight)
+    assert_right(weight)
 
 
 def test_they_go_with_their_parameter():

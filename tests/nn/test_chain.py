@@ -387,6 +387,41 @@ def test_what_ran_in_inference_mode_can_be_trained():
     assert_same(chain, plain(chain), maps(2, 3, 6, 6))
 
 
+def test_autocast_is_asked_at_every_call():
+    chain = filled(Chain(Residual(nn.Conv2d(3, 3, 1)), nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1))).float()
+    input = maps(1, 3, 6, 7, dtype=torch.float32)
+    with torch.no_grad():
+        plainly = [chain(input) for _ in range(2)]
+        with torch.autocast("cpu", torch.bfloat16):
+            cast = [chain(input) for _ in range(2)]
+        plainly += [chain(input) for _ in range(2)]
+        with pytest.raises(TypeError, match="weight: expected the input's type"):
+            chain(input.bfloat16())
+    assert all(torch.equal(output, plainly[0]) for output in plainly) and torch.equal(*cast)
+    assert cast[0].dtype == torch.bfloat16 and (cast[0] - plainly[0]).abs().max() > 0
+
+
+def test_a_bias_that_goes_after_a_call():
+    chain = filled(Chain(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4), nn.ReLU()))
+    assert_same(chain, plain(chain), maps(1, 3, 6, 7))
+    chain[0].bias = None
+    assert_same(chain, plain(chain), maps(1, 3, 6, 7))
+
+
+def test_a_norm_of_ones_own_that_gives_numbers():
+    class Numbers(nn.Module):
+        eps = 1e-5
+
+        def affine_of(self, style):
+            return 1.0, 0.0
+
+        def forward(self, input, style):
+            return torch.nn.functional.instance_norm(input)
+
+    with pytest.raises(TypeError, match=r"^Chain: 1 \(Numbers\): norm weight: expected a tensor, got float$"):
+        Chain(nn.Conv2d(3, 4, 1), Numbers(), nn.Conv2d(4, 2, 1))(torch.zeros(1, 3, 4, 4), torch.zeros(1))
+
+
 def test_a_style_has_a_gradient_after_calls_without():
     adain = AdaIN()
     chain = filled(Chain(nn.Conv2d(3, 4, 3), adain, nn.ReLU(), nn.Conv2d(4, 2, 3))).requires_grad_(False)
