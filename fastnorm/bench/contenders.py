@@ -166,7 +166,7 @@ class Stage:
         if layout not in self._sets:
             arguments = _changed(self._arguments, lambda value: self._in_layout(value, layout))
             copies = [_changed(arguments, Tensor.clone) for _ in range(self._copies())]
-            self._sets[layout] = [_leaves(copy) for copy in copies] if self.case.backward else copies
+            self._sets[layout] = [_leaves(copy) if self.case.backward else self._frozen(copy) for copy in copies]
         return self._sets[layout]
 
     def _in_layout(self, value, layout):
@@ -174,6 +174,11 @@ class Stage:
         is_map = value.dim() == len(self.case.shape)
         channels_last = _CHANNELS_LAST.get(value.dim()) if is_map and layout == "channels_last" else None
         return value if channels_last is None else value.contiguous(memory_format=channels_last)
+
+    def _frozen(self, arguments):
+        """A layer's own tensors, as parameters that nobody trains: something may be prepared of them once."""
+        own = getattr(self._room, "PARAMETERS", ())
+        return arguments | {name: torch.nn.Parameter(arguments[name], requires_grad=False) for name in own}
 
     def _copies(self):
         """Enough on a GPU that no call finds its input in the cache; on CPU a layer's input often is there."""
