@@ -1,35 +1,16 @@
-"""How a chain is planned: modules are taken in one by one, and a convolution ends what can be done in one kernel.
-
-What was taken in since the last one waits in a `Stream`: a map as it lies in memory, and what is to become of it on its way
-into the next kernel: norm, sum, activation, then upsampling, then padding. What comes in another order, or has no
-convolution behind it, is written first.
-"""
+"""The plan of a chain: its modules taken in, and the steps that come of them."""
 
 from __future__ import annotations
 
 import re
 from copy import copy
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from ._recognise import (
-    Activation,
-    Convolution,
-    Norm,
-    Padding,
-    Sum,
-    Unfused,
-    Upsampling,
-    changed_in_place,
-    children,
-    global_hooks,
-    is_known,
-    parts_of,
-    why_called,
-)
-from ._steps import Call, Convolve, Entry, Layer, Run, ScaleShift, Step
+from ._planner import Planner, Stream
+from ._recognise import Sum, Unfused, changed_in_place, children, global_hooks, is_known, parts_of, why_called
+from ._steps import Call, Entry, Layer, Run, Step
 from ._styles import takes_style
 
 
@@ -142,14 +123,13 @@ def _of_batch(style):
 
 
 def make_plan(root: nn.Module) -> Plan:
-    planner = _Planner(_shared(root))
-    planner.take_children("", root.parts(), root)
-    planner.write("no convolution follows")
-    output = planner.stream.entry.map
-    _free(planner.steps, output)
-    for step in planner.steps:
+    modules = _Modules(_shared(root))
+    modules.take_children("", root.parts(), root)
+    steps, output = modules.written()
+    _free(steps, output)
+    for step in steps:
         step.prepare()
-    return Plan(root, planner.steps, output)
+    return Plan(root, steps, output)
 
 
 def _free(steps, output):
@@ -183,42 +163,18 @@ def _leaves(prefix, modules):
             yield from _leaves(f"{prefix}{name}.", inside)
 
 
-@dataclass
-class _Skip:
-    """The stream that a Residual adds: a map, once there is one."""
+class _Modules:
+    """What a planner makes of modules that run one after the other."""
 
-    map: int | None = None
-
-
-@dataclass
-class _Stream:
-    entry: Entry
-    upsampling: list[Layer] = field(default_factory=list)
-    padding: list[Layer] = field(default_factory=list)
-    # The convolution that makes the map, which may still do something to it on store.
-    maker: Convolve | None = None
-    # Those that begin at the entry, and wait for the convolution that writes it.
-    skips: list[_Skip] = field(default_factory=list)
-
-    @property
-    def bare(self) -> bool:
-        return self.entry.bare and not self.upsampling and not self.padding
-
-
-class _Planner:
     def __init__(self, shared: dict[str, str]) -> None:
-        self.steps: list[Step] = []
-        self.stream = _Stream(Entry(0))
-        self._shared, self._maps, self._taken = shared, 1, set()
-        self._take = {
-            Convolution: self._convolve,
-            Norm: self._normalise,
-            Activation: self._activate,
-            Upsampling: self._upsample,
-            Padding: self._pad,
-        }
+        self._planner = Planner()
+        self._stream = Stream(Entry(self._planner.new_map()))
+        self._shared, self._taken = shared, set()
 
-    # Modules.
+    def written(self) -> tuple[list[Step], int]:
+        """The steps, and the map that the last one writes."""
+        output = self._planner.write(self._stream, "no convolution follows").entry.map
+        return self._planner.steps, output
 
     def take_children(self, name: str, modules: dict[str, nn.Module], container: nn.Module) -> None:
         adds = getattr(container, "adds_input", False)
@@ -227,11 +183,11 @@ class _Planner:
             for child, module in changed_in_place(name, modules)[0].items():
                 self.take(child, module)
                 self._taken.add(child)
-        skip = self._split() if adds else None
+            self._stream, skip = self._planner.split(self._stream)
         for child, module in modules.items():
             self.take(f"{name}.{child}" if name else child, module)
         if adds:
-            self._add(Layer(name, None, Sum()), skip)
+            self._stream = self._planner.add(self._stream, skip, Layer(name, None, Sum()))
 
     def take(self, name: str, module: nn.Module) -> None:
         if name in self._taken:
@@ -245,111 +201,7 @@ class _Planner:
             if parts and name in self._shared:
                 raise Unfused(f"it shares its state with {self._shared[name]}")
         except Unfused as reason:
-            return self._call(Layer(name, module), str(reason))
+            self._stream = self._planner.call(self._stream, Layer(name, module), str(reason))
+            return
         for part in parts:
-            self._take[type(part)](Layer(name, module, part))
-
-    # Parts.
-
-    def _normalise(self, layer):
-        if not self.stream.bare:
-            self.write("a norm follows")
-        stream, norm = self.stream, layer.part
-        stream.entry.norm = layer
-        maker = stream.maker
-        if maker is not None and not norm.running:
-            maker.statistics = norm
-            maker.drops_bias = not maker.is_added and maker.activation is None and maker.layer.module.bias is not None
-
-    def _activate(self, layer):
-        stream = self.stream
-        if stream.entry.activation is not None or stream.padding or stream.skips:
-            self.write("an activation follows")
-            stream = self.stream
-        maker = stream.maker
-        if stream.entry.bare and maker is not None and maker.activation is None and not maker.is_added:
-            maker.activation = layer
-        else:
-            stream.entry.activation = layer
-
-    def _upsample(self, layer):
-        if self.stream.padding:
-            self.write("an upsampling follows")
-        self.stream.upsampling.append(layer)
-
-    def _pad(self, layer):
-        before = self.stream.padding
-        if before and not before[0].part.mode == layer.part.mode == "zeros":
-            self.write("another padding follows")
-        self.stream.padding.append(layer)
-
-    def _convolve(self, layer):
-        if layer.part.padding == "same" and self.stream.padding:
-            self.write("another padding follows")
-        stream = self.stream
-        step = Convolve(layer, stream.entry, self._new_map(), stream.upsampling, stream.padding)
-        if stream.skips:
-            step.entered = self._new_map()
-            self._begin(stream.skips, step.entered)
-        self.steps.append(step)
-        self.stream = _Stream(Entry(step.output), maker=step)
-
-    # The stream of a Residual.
-
-    def _split(self):
-        if self.stream.upsampling or self.stream.padding:
-            self.write("a residual stream begins")
-        skip, stream = _Skip(), self.stream
-        if not stream.entry.bare:
-            stream.skips.append(skip)
-            return skip
-        skip.map = stream.entry.map
-        if stream.maker is not None:
-            stream.maker.is_added = True
-        return skip
-
-    def _add(self, layer, skip):
-        stream = self.stream
-        entry = stream.entry
-        if (
-            entry.residual is not None
-            or entry.activation is not None
-            or stream.upsampling
-            or stream.padding
-            or stream.skips
-        ):
-            self.write("a sum follows")
-        self.stream.entry.residual, self.stream.entry.sum = skip.map, layer
-
-    def _begin(self, skips, map):
-        for skip in skips:
-            skip.map = map
-
-    # What no convolution takes.
-
-    def write(self, why: str) -> None:
-        """The stream, as a map."""
-        stream, self.stream = self.stream, _Stream(Entry(self.stream.entry.map), maker=self.stream.maker)
-        entry = stream.entry
-        if entry.norm is not None or entry.residual is not None:
-            self._append(ScaleShift(entry, self._new_map()))
-        elif entry.activation is not None:
-            self._call_now(entry.activation, why)
-        self._begin(stream.skips, self.stream.entry.map)
-        for layer in (*stream.upsampling, *stream.padding):
-            self._call_now(layer, why)
-
-    def _call(self, layer, reason):
-        self.write("what follows runs as it is")
-        self._call_now(layer, reason)
-
-    def _call_now(self, layer, reason):
-        self._append(Call(layer, reason, self.stream.entry.map, self._new_map()))
-
-    def _append(self, step):
-        self.steps.append(step)
-        self.stream = _Stream(Entry(step.output))
-
-    def _new_map(self):
-        self._maps += 1
-        return self._maps - 1
+            self._stream = self._planner.take(self._stream, Layer(name, module, part))

@@ -61,6 +61,18 @@ class Run:
     statistics: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
+class Entering(NamedTuple):
+    """The tensors that enter a step: a map, and what its norm and its sum take. Statistics are there if its maker took them."""
+
+    input: Tensor
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    running_mean: Tensor | None = None
+    running_var: Tensor | None = None
+    statistics: tuple[Tensor, Tensor] | None = None
+    residual: Tensor | None = None
+
+
 @dataclass
 class Entry:
     """What becomes of a map on its way in: activation(norm(map) + residual)."""
@@ -84,48 +96,55 @@ class Entry:
     def reads(self) -> list[int]:
         return [self.map] if self.residual is None else [self.map, self.residual]
 
-    def changes(self, run: Run) -> dict[str, Tensor | None]:
-        """mean, scale, shift and residual, as `functional.scale_shift` and `norm_conv2d` take them."""
-        mean, scale, shift = (None, None, None) if self.norm is None else self._affine(run)
-        return dict(mean=mean, scale=scale, shift=shift, residual=self._residual(run))
+    def fetched(self, run: Run) -> Entering:
+        """From a run of a chain, and from its modules."""
+        input = run.maps[self.map]
+        residual = None if self.residual is None else run.maps[self.residual]
+        if self.norm is None:
+            return Entering(input, residual=residual)
+        name, module, norm = self.norm
+        weight, bias = module.affine_of(style_of(name, run.style)) if norm.styled else (module.weight, module.bias)
+        running = (module.running_mean, module.running_var) if norm.running else (None, None)
+        return Entering(input, weight, bias, *running, run.statistics.pop(self.map, None), residual)
 
-    def written(self, run: Run) -> Tensor:
+    def changes(self, entering: Entering) -> dict[str, Tensor | None]:
+        """mean, scale, shift and residual, as `functional.scale_shift` and `norm_conv2d` take them."""
+        mean, scale, shift = (None, None, None) if self.norm is None else self._affine(entering)
+        return dict(mean=mean, scale=scale, shift=shift, residual=entering.residual)
+
+    def written(self, entering: Entering) -> Tensor:
         """What enters, as a map of its own."""
-        input, activation = run.maps[self.map], _activation(self.activation)
-        if self.norm is None or self.norm.part.running or not self.norm.part.usual or self.map in run.statistics:
-            return functional.scale_shift(input, **self.changes(run), **activation)
-        weight, bias = self._parameters(run)
+        input, activation = entering.input, _activation(self.activation)
+        if self.norm is None or self.norm.part.running or not self.norm.part.usual or entering.statistics is not None:
+            return functional.scale_shift(input, **self.changes(entering), **activation)
+        weight, bias = self._parameters(entering)
         return functional.instance_norm(
-            input, weight=weight, bias=bias, eps=self.norm.part.eps, residual=self._residual(run), **activation
+            input, weight=weight, bias=bias, eps=self.norm.part.eps, residual=entering.residual, **activation
         )
 
-    def _residual(self, run):
-        return None if self.residual is None else run.maps[self.residual]
-
-    def _affine(self, run):
-        weight, bias = self._parameters(run)
-        mean, scale = self._statistics(run)
+    def _affine(self, entering):
+        weight, bias = self._parameters(entering)
+        mean, scale = self._statistics(entering)
         return mean, scale if weight is None else scale * weight, bias
 
-    def _parameters(self, run):
+    def _parameters(self, entering):
         """Weight and bias of the norm, each None, (C,) or (N, C)."""
-        (name, module, norm), input = self.norm, run.maps[self.map]
-        weight, bias = module.affine_of(style_of(name, run.style)) if norm.styled else (module.weight, module.bias)
+        input, weight, bias = entering[:3]
         facts = _facts(input, weight, bias)
         if facts != self.checked:
-            _check_planes(input, norm)
+            _check_planes(input, self.norm.part)
             _check_per_plane("weight", weight, input)
             _check_per_plane("bias", bias, input)
             self.checked = facts
         return _of_all_samples(weight, input), _of_all_samples(bias, input)
 
-    def _statistics(self, run):
-        _, module, norm = self.norm
-        input = run.maps[self.map]
+    def _statistics(self, entering):
+        norm = self.norm.part
         if norm.running:
-            return _running(module, input)
-        taken = run.statistics.pop(self.map, None)
-        return taken or functional.instance_stats(input, norm.eps, norm.correction, norm.eps_mode)
+            return _running(entering, norm)
+        if entering.statistics is not None:
+            return entering.statistics
+        return functional.instance_stats(entering.input, norm.eps, norm.correction, norm.eps_mode)
 
 
 def _check_planes(input, norm):
@@ -146,9 +165,9 @@ def _of_all_samples(parameter, input):
     return parameter.expand(input.shape[:2])
 
 
-def _running(module, input):
-    wide = torch.promote_types(module.running_var.dtype, torch.promote_types(input.dtype, torch.float32))
-    return module.running_mean, (module.running_var.to(wide) + module.eps).rsqrt()
+def _running(entering, norm):
+    wide = torch.promote_types(entering.running_var.dtype, torch.promote_types(entering.input.dtype, torch.float32))
+    return entering.running_mean, (entering.running_var.to(wide) + norm.eps).rsqrt()
 
 
 def _activation(layer, whose=""):
@@ -216,18 +235,23 @@ class Convolve(Step):
         self._settled = (), None
 
     def run(self, run: Run) -> None:
-        if run.differentiated:
-            return self._run_apart(run)
         conv = self.layer.module
-        bias = None if self.drops_bias else conv.bias
-        found = self._norm_conv2d(_as_autocast(run.maps[self.entry.map]), conv.weight, bias, **self.entry.changes(run))
-        output, *others = found if isinstance(found, tuple) else (found,)
-        run.maps[self.output] = output
-        if self.statistics is not None:
-            mean, rstd, *others = others
-            run.statistics[self.output] = mean, rstd
+        found = self.computed(self.entry.fetched(run), conv.weight, conv.bias, run.differentiated)
+        run.maps[self.output], statistics, entered = found
+        if statistics is not None:
+            run.statistics[self.output] = statistics
         if self.entered is not None:
-            (run.maps[self.entered],) = others
+            run.maps[self.entered] = entered
+
+    def computed(self, entering: Entering, weight: Tensor, bias: Tensor | None, differentiated: bool) -> tuple:
+        """output, (mean, rstd) or None, entered or None: those two where they are asked for, the first without gradients."""
+        if differentiated:
+            return self._computed_apart(entering, weight, bias)
+        bias = None if self.drops_bias else bias
+        found = self._norm_conv2d(_as_autocast(entering.input), weight, bias, **self.entry.changes(entering))
+        output, *others = found if isinstance(found, tuple) else (found,)
+        statistics, others = (None, others) if self.statistics is None else (tuple(others[:2]), others[2:])
+        return output, statistics, others[0] if others else None
 
     def _norm_conv2d(self, input, weight, bias, mean, scale, shift, residual):
         """`functional.norm_conv2d`; of tensors like the last ones, without all that is the same again."""
@@ -246,16 +270,14 @@ class Convolve(Step):
             self._settled = facts, repeated
         return found
 
-    def _run_apart(self, run):
+    def _computed_apart(self, entering, weight, bias):
         """With gradients what enters is written in any case, and that of a norm together with its statistics costs less."""
-        conv = self.layer.module
-        entered = run.maps[self.entry.map] if self.entry.bare else self.entry.written(run)
+        entered = entering.input if self.entry.bare else self.entry.written(entering)
         # Of a bias without effect the gradient is 0: whoever waits for every gradient, as DistributedDataParallel, gets it.
-        bias = 0 * conv.bias if self.drops_bias and conv.bias is not None else conv.bias
+        bias = 0 * bias if self.drops_bias and bias is not None else bias
         self._check_channels(entered)
-        run.maps[self.output] = functional.norm_conv2d(_as_autocast(entered), conv.weight, bias, **self._window)
-        if self.entered is not None:
-            run.maps[self.entered] = entered
+        output = functional.norm_conv2d(_as_autocast(entered), weight, bias, **self._window)
+        return output, None, None if self.entered is None else entered
 
     def culprit(self, argument: str) -> Layer:
         return _culprit(argument, self.entry, self.padding) or self.layer
@@ -351,7 +373,7 @@ class ScaleShift(Step):
         return [self.output]
 
     def run(self, run: Run) -> None:
-        run.maps[self.output] = self.entry.written(run)
+        run.maps[self.output] = self.entry.written(self.entry.fetched(run))
 
     def culprit(self, argument: str) -> Layer:
         return _culprit(argument, self.entry) or self.layer
