@@ -71,8 +71,8 @@ class Planner:
             stream = self.write(stream, "a norm follows")
         norm, maker = layer.part, stream.maker
         stream.entry.norm = layer
-        if maker is not None and not norm.running:
-            maker.statistics = norm
+        if maker is not None and not norm.running and maker.statistics in (None, norm):
+            maker.statistics, stream.entry.takes_statistics = norm, True
             maker.drops_bias = not maker.is_added and maker.activation is None and maker.layer.module.bias is not None
         return stream
 
@@ -123,6 +123,14 @@ class Planner:
         if stream.maker is not None:
             stream.maker.is_added = True
         return stream, skip
+
+    def settle(self, skip: Skip) -> int:
+        """The map that others read of a stream, now."""
+        stream = skip.stream
+        if skip.map is None:
+            written = self.write(Stream(stream.entry, skips=stream.skips), "several read it")
+            stream.entry, stream.skips, stream.maker = written.entry, [], None
+        return skip.map
 
     def add(self, stream: Stream, skip: Skip, layer: Layer) -> Stream:
         if not stream.adds:

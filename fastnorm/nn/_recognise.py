@@ -47,6 +47,8 @@ class Norm:
     eps_mode: str = "var"
     running: bool = False
     styled: bool = False
+    # Of a plane; None for any.
+    dims: int | None = 2
 
     words = "norm"
 

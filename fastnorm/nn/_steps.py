@@ -30,7 +30,10 @@ def _facts(*tensors: Tensor | None) -> tuple:
 
 
 class Layer(NamedTuple):
-    """A part of a module, and the name that the module has in the chain. The sum of a Residual comes without that."""
+    """A part of a module, and the name that the module has in the chain. The sum of a Residual comes without that.
+
+    In place of a module there may be what has its settings, and a `kind`.
+    """
 
     name: str
     module: nn.Module | None
@@ -38,7 +41,9 @@ class Layer(NamedTuple):
 
     @property
     def kind(self) -> str:
-        return "Residual" if self.module is None else type(self.module).__name__
+        if isinstance(self.module, nn.Module):
+            return type(self.module).__name__
+        return "Residual" if self.module is None else self.module.kind
 
     def __str__(self) -> str:
         return f"{self.name} ({self.kind})" if self.name else self.kind
@@ -82,6 +87,8 @@ class Entry:
     residual: int | None = None
     sum: Layer | None = None
     activation: Layer | None = None
+    # Whether the convolution that makes the map takes the statistics of the norm.
+    takes_statistics: bool = False
     checked: tuple = ()
 
     @property
@@ -148,10 +155,10 @@ class Entry:
 
 
 def _check_planes(input, norm):
-    if input.dim() != 4:
+    if norm.dims is not None and input.dim() != norm.dims + 2:
         raise ValueError(f"norm: expected an input (N, C, H, W), got {tuple(input.shape)}")
-    if not norm.running and input.shape[2] * input.shape[3] == 1:
-        raise ValueError("norm: expected more than 1 element in a plane, got planes of (1, 1)")
+    if not norm.running and input.shape[2:].numel() == 1:
+        raise ValueError(f"norm: expected more than 1 element in a plane, got planes of {tuple(input.shape[2:])}")
 
 
 def _check_per_plane(name, parameter, input):

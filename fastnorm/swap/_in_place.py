@@ -1,0 +1,78 @@
+"""What works in place: made to write a result of its own where that is the same, and known where it is not."""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+import torch.nn.functional as F
+from torch.fx import Graph, Node
+
+_METHODS = ("relu", "sigmoid", "tanh", "add", "sub", "mul", "div")
+
+# What works in place, and what does the same to a result of its own.
+_OUT_OF_PLACE = {
+    **{f"{name}_": name for name in _METHODS},
+    torch.relu_: torch.relu,
+    torch.sigmoid_: torch.sigmoid,
+    torch.tanh_: torch.tanh,
+    F.leaky_relu_: F.leaky_relu,
+    torch._C._nn.leaky_relu_: F.leaky_relu,  # Where torch.compile has found it.
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+}
+# Those with an argument `inplace`, and where it stands.
+_WITH_ARGUMENT = {F.relu: 1, F.leaky_relu: 2, F.silu: 1}
+
+# What writes a new tensor, and hands on no view of another one.
+_MAKERS = {
+    torch.conv1d, torch.conv2d, torch.conv3d, torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d,
+    F.instance_norm, F.batch_norm, F.layer_norm, F.group_norm, F.linear, torch._C._nn.linear, torch.cat, torch.bmm,
+    torch.matmul, torch.relu, torch.sigmoid, torch.tanh, torch.add, torch.mul, torch.sub, torch.div, F.sigmoid, F.tanh,
+    F.gelu, F.avg_pool2d, F.max_pool2d, torch.max_pool2d, operator.add, operator.sub, operator.mul, operator.truediv,
+    operator.matmul, *_METHODS, *_OUT_OF_PLACE.values(), *_WITH_ARGUMENT,
+}  # fmt: skip
+
+
+def make_out_of_place(graph: Graph) -> None:
+    """Where the graph itself has made the tensor, and nobody holds a view of it."""
+    place = {node: index for index, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        if not _works_in_place(node) or not isinstance(node.args[0], Node):
+            continue
+        changed = node.args[0]
+        before = [user for user in changed.users if place[user] < place[node]]
+        if any(other.target not in _MAKERS for other in (changed, *before)):
+            continue
+        if node.target in _WITH_ARGUMENT:
+            node.args = node.args[: _WITH_ARGUMENT[node.target]]
+            node.kwargs = {name: value for name, value in node.kwargs.items() if name != "inplace"}
+        else:
+            node.target = _OUT_OF_PLACE[node.target]
+        changed.replace_all_uses_with(node, lambda user: place[user] > place[node])
+
+
+def _works_in_place(node):
+    return bool(node.args) and (node.target in _OUT_OF_PLACE or _asks_for_it(node))
+
+
+def _asks_for_it(node):
+    at = _WITH_ARGUMENT.get(node.target)
+    return node.kwargs.get("inplace") or (at is not None and len(node.args) > at and node.args[at])
+
+
+def may_change(node: Node) -> bool:
+    """Whether it may write into tensors that were there before, or switch how those behind it are computed."""
+    if node.op != "call_function":
+        return node.op == "call_module" or (node.op == "call_method" and node.target.endswith("_"))
+    if isinstance(node.target, torch._ops.OpOverload):
+        return node.target._schema.is_mutable
+    name, module = getattr(node.target, "__name__", "_"), getattr(node.target, "__module__", None) or ""
+    if node.target in _OUT_OF_PLACE or name.endswith("_") or any(map(node.kwargs.get, ("out", "inplace"))):
+        return True
+    if module == "_operator":
+        return name in ("setitem", "delitem") or (name.startswith("i") and not name.startswith(("index", "inv", "is_")))
+    # Inlined bodies, operators of others, and switches such as that of gradients.
+    return not module.startswith(("torch", "fastnorm", "math")) or "enable" in name or "autocast" in name or _asks_for_it(node)

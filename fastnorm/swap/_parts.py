@@ -1,0 +1,260 @@
+"""What a call in a graph of torch's functions is to the planner: the parts of `nn._recognise`, and the tensors they take.
+
+A rule has the signature of the function that it reads, takes the nodes that are its arguments, and gives a `Reading`; or
+raises `Unfused` with the reason why the call stays. `RULES` has them by function, and by name for methods of tensors.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch.fx import Node
+
+from .. import functional
+from ..nn._recognise import Activation, Convolution, Norm, Padding, Part, Sum, Unfused, Upsampling
+
+
+@dataclass(frozen=True)
+class Operands:
+    """The tensors of a part, as nodes; and of a convolution its settings, by torch's names."""
+
+    weight: Node | None = None
+    bias: Node | None = None
+    running_mean: Node | None = None
+    running_var: Node | None = None
+    stride: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+    groups: int = 1
+    padding_mode: str = "zeros"
+    in_channels: int = 0
+    out_channels: int = 0
+    kernel_size: tuple[int, ...] = ()
+
+    @property
+    def tensors(self) -> tuple[Node | None, ...]:
+        return self.weight, self.bias, self.running_mean, self.running_var
+
+
+class Reading(NamedTuple):
+    """The tensor that runs through, what becomes of it, with what; and what is added, where that is a sum."""
+
+    input: Node
+    parts: tuple[Part, ...]
+    operands: Operands = Operands()
+    residual: Node | None = None
+
+
+def reading_of(node: Node) -> Reading:
+    rule = RULES.get(node.target) if node.op in ("call_function", "call_method") else None
+    if rule is None:
+        raise Unfused("no layer that is fused")
+    try:
+        reading = rule(*node.args, **node.kwargs)
+    except TypeError:
+        raise Unfused("called in an unusual way") from None
+    if not value(reading.input).is_floating_point() or value(node).dtype != value(reading.input).dtype:
+        raise Unfused("its input is of another type")
+    return reading
+
+
+def value(node) -> torch.Tensor:
+    """A tensor without numbers, of the shape and type that the node's has."""
+    found = node.meta.get("example_value") if isinstance(node, Node) else None
+    if not isinstance(found, torch.Tensor):
+        raise Unfused("it takes no tensor")
+    return found
+
+
+# Convolutions.
+
+
+def _conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    if value(input).dim() != 4:
+        raise Unfused("its input is no batch of maps")
+    return _convolution(input, weight, bias, stride, padding, dilation, groups, "zeros", value(weight).shape)
+
+
+def _dynamic_conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros"):
+    return _convolution(input, weight, bias, stride, padding, dilation, groups, padding_mode, value(weight).shape[1:])
+
+
+def _convolution(input, weight, bias, stride, padding, dilation, groups, padding_mode, shape):
+    stride, dilation, kernel = _pair(stride), _pair(dilation), tuple(shape[2:])
+    if not _are_numbers((*stride, *dilation, *shape, groups)):
+        raise Unfused("its settings are computed")
+    conv = Operands(
+        weight, bias, stride=stride, dilation=dilation, groups=groups, padding_mode=padding_mode,
+        in_channels=shape[1] * groups, out_channels=shape[0], kernel_size=kernel,
+    )  # fmt: skip
+    if padding == "same":
+        around = [step * (size - 1) for step, size in zip(dilation, kernel)]
+        if any(total % 2 for total in around):
+            return Reading(input, (Convolution("same"),), conv)
+        padding = tuple(total // 2 for total in around)
+    padding = (0, 0) if padding == "valid" else _pair(padding)
+    if not _are_numbers(padding):
+        raise Unfused("its padding is computed")
+    return Reading(input, (Padding(padding_mode, padding), Convolution()) if any(padding) else (Convolution(),), conv)
+
+
+# Norms.
+
+
+def _instance_norm(
+    input, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True, momentum=0.1, eps=1e-5
+):
+    if not _are_numbers((eps,)) or not isinstance(use_input_stats, bool):
+        raise Unfused("its settings are computed")
+    _check_planes(input)
+    if use_input_stats:
+        if running_mean is not None:
+            raise Unfused("it updates running statistics")
+        return Reading(input, (Norm(eps, dims=None),), Operands(weight, bias))
+    return Reading(input, (Norm(eps, running=True, dims=None),), Operands(weight, bias, running_mean, running_var))
+
+
+def _batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+    if training or running_mean is None:
+        raise Unfused("it normalises by the statistics of the batch")
+    if not _are_numbers((eps,)):
+        raise Unfused("its settings are computed")
+    _check_planes(input)
+    return Reading(input, (Norm(eps, running=True, dims=None),), Operands(weight, bias, running_mean, running_var))
+
+
+def _plane_norm(input, weight=None, bias=None, eps=1e-5, correction=0, eps_mode="var"):
+    return Reading(input, (Norm(eps, correction, eps_mode, dims=None),), Operands(weight, bias))
+
+
+def _check_planes(input):
+    if value(input).dim() < 3:
+        raise Unfused("its input has no planes")
+
+
+# What changes elements, or where they lie.
+
+
+def _activation(name):
+    def rule(input, inplace=False):
+        return Reading(input, (Activation(name),))
+
+    return rule
+
+
+def _leaky_relu(input, negative_slope=0.01, inplace=False):
+    if not _are_numbers((negative_slope,)):
+        raise Unfused("its slope is computed")
+    return Reading(input, (Activation("leaky_relu", negative_slope),))
+
+
+def _gelu(input, approximate="none"):
+    if approximate != "none":
+        raise Unfused("it approximates GELU by tanh")
+    return Reading(input, (Activation("gelu"),))
+
+
+def _interpolate(
+    input, size=None, scale_factor=None, mode="nearest", align_corners=None, recompute_scale_factor=None, antialias=False
+):
+    if mode not in ("nearest", "nearest-exact"):
+        raise Unfused(f"its mode is {mode}")
+    if value(input).dim() != 4:
+        raise Unfused("its input is no batch of maps")
+    if scale_factor is None:
+        scale_factor = _factor_between(value(input).shape[2:], size)
+    factor = _pair(scale_factor)
+    if not _are_numbers(factor) or any(number != int(number) or number < 1 for number in factor):
+        raise Unfused("its factor is no integer")
+    return Reading(input, (Upsampling(tuple(map(int, factor))),) if max(factor) > 1 else ())
+
+
+def _factor_between(before, size):
+    after = _pair(size)
+    if not _are_numbers((*before, *after)) or any(big % small for big, small in zip(after, before)):
+        raise Unfused("its factor is no integer")
+    return tuple(big // small for big, small in zip(after, before))
+
+
+def _pad(input, pad, mode, fill):
+    modes = {"constant": "zeros", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
+    if value(input).dim() != 4 or len(pad) != 4 or not _are_numbers(pad):
+        raise Unfused("it does not pad the sides of maps by numbers")
+    left, right, top, bottom = pad
+    if min(pad) < 0:
+        raise Unfused("it crops")
+    if mode == "constant" and fill:
+        raise Unfused(f"it pads with {fill}")
+    if (left, top) != (right, bottom):
+        raise Unfused("its sides differ")
+    return Reading(input, (Padding(modes[mode], (top, left)),) if any(pad) else ())
+
+
+def _torch_pad(input, pad, mode="constant", value=None):
+    return _pad(input, pad, mode, value)
+
+
+def _add(input, other, *, alpha=1):
+    first, second = value(input), value(other)
+    if alpha != 1 or input is other:
+        raise Unfused("no sum of two maps")
+    if first.shape != second.shape or first.dtype != second.dtype or first.dim() < 3:
+        raise Unfused("no sum of two maps of a shape and type")
+    return Reading(input, (Sum(),), residual=other)
+
+
+def _dropout(input, p=0.5, training=True, inplace=False):
+    if training and p > 0:
+        raise Unfused("it is random in training")
+    return Reading(input, ())
+
+
+def _contiguous(input):
+    if not value(input).is_contiguous():
+        raise Unfused("it changes the layout")
+    return Reading(input, ())
+
+
+def _pair(numbers):
+    if isinstance(numbers, (tuple, list)):
+        return tuple(numbers) * (2 if len(numbers) == 1 else 1)
+    return numbers, numbers
+
+
+def _are_numbers(values):
+    return all(type(value) in (int, float) for value in values)
+
+
+RULES = {
+    torch.conv2d: _conv2d,
+    functional.dynamic_conv2d: _dynamic_conv2d,
+    F.instance_norm: _instance_norm,
+    functional.instance_norm: _instance_norm,
+    F.batch_norm: _batch_norm,
+    F.relu: _activation("relu"),
+    torch.relu: _activation("relu"),
+    "relu": _activation("relu"),
+    F.leaky_relu: _leaky_relu,
+    F.silu: _activation("silu"),
+    F.gelu: _gelu,
+    F.sigmoid: _activation("sigmoid"),
+    torch.sigmoid: _activation("sigmoid"),
+    "sigmoid": _activation("sigmoid"),
+    F.tanh: _activation("tanh"),
+    torch.tanh: _activation("tanh"),
+    "tanh": _activation("tanh"),
+    F.interpolate: _interpolate,
+    F.upsample: _interpolate,
+    F.pad: _torch_pad,
+    torch._C._nn.pad: _torch_pad,  # Where torch.compile has found F.pad.
+    operator.add: _add,
+    torch.add: _add,
+    "add": _add,
+    F.dropout: _dropout,
+    F.dropout2d: _dropout,
+    F.dropout3d: _dropout,
+    "contiguous": _contiguous,
+}

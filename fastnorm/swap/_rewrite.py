@@ -1,0 +1,260 @@
+"""A graph of torch's functions, as torch.compile captures it, with a kernel a layer."""
+
+from __future__ import annotations
+
+import operator
+import re
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Node
+
+from ..nn._planner import Planner, Skip, Stream
+from ..nn._recognise import Sum, Unfused
+from ..nn._steps import Call, Convolve, Entering, Entry, Layer, ScaleShift, Step
+from ..ops import norm_conv2d
+from ._in_place import make_out_of_place, may_change
+from ._parts import Operands, reading_of, value
+
+
+def rewrite(module: GraphModule) -> GraphModule:
+    """The same function with fused layers; parameters are shared. `module` itself stays as it is."""
+    graph = Graph()
+    output = graph.graph_copy(module.graph, copies := {})
+    graph.output(output)
+    for node, copied in copies.items():
+        copied.meta = node.meta
+    make_out_of_place(graph)
+    steps = _Reader(graph).steps()
+    return _Writer(module).written(steps)
+
+
+@dataclass
+class Copy:
+    """A call of the graph that stays as it is, and why; `maps` are those of the nodes that it takes."""
+
+    node: Node
+    output: int
+    maps: dict[Node, int] = field(default_factory=dict)
+    reason: str = ""
+
+
+class _Reader:
+    """What a planner makes of the calls of a graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph, self._planner = graph, Planner()
+        self._streams: dict[Node, Stream] = {}  # Those that nobody has read yet,
+        self._skips: dict[Node, Skip] = {}  # what further readers read,
+        self._maps: dict[Node, int] = {}  # those that lie in memory,
+        self._sized: dict[Node, int] = {}  # and a map of the same size, for those that ask no more.
+
+    def steps(self) -> list[Step | Copy]:
+        for node in self._graph.nodes:
+            try:
+                self._take(node)
+            except Unfused as reason:
+                self._copy(node, str(reason))
+        return self._planner.steps
+
+    def _take(self, node):
+        reading = reading_of(node)
+        operands = self._written(reading.operands)
+        if reading.residual is not None:
+            stream = self._sum(node, reading)
+        else:
+            stream = self._stream_of(reading.input)
+            for part in reading.parts:
+                stream = self._planner.take(stream, Layer(name_of(node), _Source(node, operands), part))
+        self._keep(node, stream)
+
+    def _sum(self, node, reading):
+        """One of the two is read as it is, the other goes on as a stream: the one with more to come on its way."""
+        first, second = reading.input, reading.residual
+        if self._is_pending(second) or not self._is_pending(first):
+            first, second = second, first
+        added = self._map_of(second)
+        stream = self._stream_of(first)
+        layer = Layer(name_of(node), _Source(node, Operands()), Sum())
+        return self._planner.add(stream, Skip(stream, added), layer)
+
+    def _is_pending(self, node):
+        stream = self._streams.get(node)
+        return stream is not None and stream.adds and not stream.entry.bare
+
+    def _written(self, operands):
+        """With maps in place of nodes."""
+        tensors = [None if tensor is None else self._map_of(tensor) for tensor in operands.tensors]
+        names = "weight", "bias", "running_mean", "running_var"
+        return Operands(**vars(operands) | dict(zip(names, tensors)))
+
+    def _keep(self, node, stream):
+        readers = list(node.users)
+        if not stream.upsampling and not stream.padding:
+            self._sized[node] = stream.entry.map
+            readers = [reader for reader in readers if not _asks_size(reader)]
+        if len(readers) > 1:
+            stream, self._skips[node] = self._planner.split(stream)
+        self._streams[node] = stream
+
+    def _stream_of(self, node):
+        """For a reader that does something to it."""
+        if node in self._streams:
+            return self._streams.pop(node)
+        return Stream(Entry(self._map_of(node)))
+
+    def _map_of(self, node):
+        """For a reader that takes it as it is."""
+        if node not in self._maps:
+            if node in self._skips:
+                self._maps[node] = self._planner.settle(self._skips[node])
+            else:
+                written = self._planner.write(self._streams.pop(node), "what follows runs as it is")
+                self._maps[node] = written.entry.map
+        return self._maps[node]
+
+    def _size_of(self, node):
+        return self._sized[node] if node in self._sized else self._map_of(node)
+
+    def _copy(self, node, reason):
+        if may_change(node):
+            self._settle_all()
+        map_of = self._size_of if _asks_size(node) else self._map_of
+        maps = {input: map_of(input) for input in node.all_input_nodes}
+        step = Copy(node, self._planner.new_map(), maps, reason)
+        self._planner.steps.append(step)
+        self._maps[node] = step.output
+
+    def _settle_all(self):
+        """Nothing is put off beyond a call that may change what it depends on."""
+        for node in list(self._streams):
+            self._map_of(node)
+        for skip in self._skips.values():
+            self._planner.settle(skip)
+
+
+def _asks_size(node):
+    return node.op == "call_method" and node.target in ("size", "dim")
+
+
+def name_of(node: Node) -> str:
+    """The path of the module that the call stands in, with the name of the call where the module is more than that."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    if not stack:
+        return node.name
+    path, kind = stack[-1]
+    path = ".".join(re.findall(r"\w+", re.sub(r"^L\['\w+'\]|_modules|_orig_mod", "", path)))
+    return path if kind.__module__.startswith("torch.nn") else f"{path}: {node.name}".removeprefix(": ")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a layer of a graph has in place of a module: the call itself, and its operands as maps."""
+
+    node: Node
+    operands: Operands
+
+    @property
+    def kind(self) -> str:
+        return getattr(self.node.target, "__name__", str(self.node.target))
+
+    def __getattr__(self, name):
+        return getattr(self.operands, name)
+
+
+class Fused(nn.Module):
+    """A step of a plan as a module of a graph, which gives it all its tensors."""
+
+    def __init__(self, step: Convolve | ScaleShift) -> None:
+        super().__init__()
+        self.step = step
+        step.prepare()
+
+    def forward(
+        self,
+        input: Tensor,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        norm_weight: Tensor | None = None,
+        norm_bias: Tensor | None = None,
+        running_mean: Tensor | None = None,
+        running_var: Tensor | None = None,
+        mean: Tensor | None = None,
+        rstd: Tensor | None = None,
+        residual: Tensor | None = None,
+    ):
+        statistics = None if mean is None else (mean, rstd)
+        entering = Entering(input, norm_weight, norm_bias, running_mean, running_var, statistics, residual)
+        if weight is None:
+            return self.step.entry.written(entering)
+        tensors = input, weight, bias, norm_weight, norm_bias, mean, residual
+        output, statistics, entered = self.step.computed(entering, weight, bias, norm_conv2d.is_differentiated(tensors))
+        return output, *(statistics or (None, None)), entered
+
+    def extra_repr(self) -> str:
+        return ", ".join(written.words for written in self.step.written(_UnknownSizes()))
+
+
+class _UnknownSizes(dict):
+    def __missing__(self, key):
+        return None
+
+
+class _Writer:
+    """A graph from steps."""
+
+    def __init__(self, module: GraphModule) -> None:
+        self._graph = Graph()
+        self._attributes = {
+            node.target: attrgetter(node.target)(module)
+            for node in module.graph.nodes
+            if node.op in ("get_attr", "call_module")
+        }
+        self._nodes: dict[int, Node] = {}
+        self._statistics: dict[int, tuple[Node, Node]] = {}
+
+    def written(self, steps: list[Step | Copy]) -> GraphModule:
+        for step in steps:
+            if isinstance(step, Copy):
+                self._nodes[step.output] = self._copied(step.node, step.maps)
+            elif isinstance(step, Call):
+                node = step.layer.module.node
+                operands = zip(node.all_input_nodes, [step.input])
+                self._nodes[step.output] = self._copied(node, dict(operands))
+            elif isinstance(step, ScaleShift):
+                self._nodes[step.output] = self._fused(step, None, None)
+            else:
+                self._convolution(step)
+        self._graph.lint()
+        return GraphModule(self._attributes, self._graph)
+
+    def _copied(self, node, maps):
+        return self._graph.node_copy(node, lambda input: self._nodes[maps[input]])
+
+    def _convolution(self, step):
+        conv = step.layer.module
+        found = self._fused(step, self._node(conv.weight), self._node(conv.bias))
+        self._nodes[step.output] = self._part(found, 0)
+        self._nodes[step.output].meta = dict(conv.node.meta)
+        if step.statistics is not None:
+            self._statistics[step.output] = self._part(found, 1), self._part(found, 2)
+        if step.entered is not None:
+            self._nodes[step.entered] = self._part(found, 3)
+
+    def _part(self, found, index):
+        return self._graph.call_function(operator.getitem, (found, index))
+
+    def _fused(self, step, weight, bias):
+        entry, norm = step.entry, (None,) * 4
+        if entry.norm is not None:
+            norm = map(self._node, entry.norm.module.operands.tensors)
+        mean, rstd = self._statistics.get(entry.map, (None, None)) if entry.takes_statistics else (None, None)
+        name = f"fused_{len(self._graph.nodes)}"
+        self._attributes[name] = Fused(step)
+        arguments = self._nodes[entry.map], weight, bias, *norm, mean, rstd, self._node(entry.residual)
+        return self._graph.call_module(name, arguments)
+
+    def _node(self, map):
+        return None if map is None else self._nodes[map]
