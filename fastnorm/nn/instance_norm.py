@@ -6,7 +6,7 @@ from .._checks import check_activation
 from ._batch import to_batch
 
 
-class _Fused:
+class Fused:
     """What the three share: torch's module, with an activation and a residual in the same pass."""
 
     _spatial_dims: int
@@ -52,19 +52,19 @@ class _Fused:
         return super().extra_repr() + activation
 
 
-class InstanceNorm1d(_Fused, torch.nn.InstanceNorm1d):
+class InstanceNorm1d(Fused, torch.nn.InstanceNorm1d):
     """torch.nn.InstanceNorm1d, with `activation` and `forward(input, residual=None)`: (N, C, L) or (C, L)."""
 
     _spatial_dims = 1
 
 
-class InstanceNorm2d(_Fused, torch.nn.InstanceNorm2d):
+class InstanceNorm2d(Fused, torch.nn.InstanceNorm2d):
     """torch.nn.InstanceNorm2d, with `activation` and `forward(input, residual=None)`: (N, C, H, W) or (C, H, W)."""
 
     _spatial_dims = 2
 
 
-class InstanceNorm3d(_Fused, torch.nn.InstanceNorm3d):
+class InstanceNorm3d(Fused, torch.nn.InstanceNorm3d):
     """torch.nn.InstanceNorm3d, with `activation` and `forward(input, residual=None)`: (N, C, D, H, W) or (C, D, H, W)."""
 
     _spatial_dims = 3

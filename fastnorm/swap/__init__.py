@@ -1,0 +1,4 @@
+"""Models that someone already has, made fast in place."""
+
+from .swap import swap as swap
+from .swap import unswap as unswap

@@ -1,0 +1,110 @@
+"""Modules whose class is exchanged for one of the same name, with another forward; all else stays: so does their state.
+
+A class is made of an original and of a form, once for each pair. Copies and pickles are of the same kind as what was copied.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import nn
+
+from ..nn import instance_norm
+from ..nn._recognise import CONTAINER_FORWARDS
+from ..nn.chain import Chain
+
+
+class Swapped:
+    """What the exchanged classes have in common."""
+
+    _fastnorm_original: type
+    _fastnorm_form: str
+
+    def __reduce_ex__(self, protocol):
+        state = getattr(super(), "__getstate__", self.__dict__.copy)()
+        state = {name: value for name, value in state.items() if name not in _NOT_KEPT}
+        return _new, (self._fastnorm_original, self._fastnorm_form), state
+
+
+# What is made anew when it is needed.
+_NOT_KEPT = ("_planned", "_fastnorm_captured", "_compiled_call_impl")
+
+
+def _new(original, form):
+    kind = swapped(original, form)
+    return kind.__new__(kind)
+
+
+class capture:
+    """Whether torch.compile looks at a module on behalf of this package, which then shows what it was made of."""
+
+    depth = 0
+
+    def __enter__(self):
+        capture.depth += 1
+
+    def __exit__(self, *_):
+        capture.depth -= 1
+
+
+def _shows_original() -> bool:
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        return True
+    return torch.compiler.is_compiling() and capture.depth > 0
+
+
+class _Norm(Swapped, instance_norm.Fused):
+    activation, negative_slope = None, 0.01
+
+    def forward(self, input):
+        if _shows_original():
+            return self._fastnorm_original.forward(self, input)
+        return super().forward(input)
+
+
+class _Norm1d(_Norm):
+    _spatial_dims = 1
+
+
+class _Norm2d(_Norm):
+    _spatial_dims = 2
+
+
+class _Norm3d(_Norm):
+    _spatial_dims = 3
+
+
+class _Sequence(Swapped, Chain):
+    def forward(self, input):
+        if _shows_original():
+            return self._fastnorm_original.forward(self, input)
+        return super().forward(input)
+
+
+CONTAINER_FORWARDS.add(_Sequence.forward)
+
+
+class _Captured(Swapped):
+    """A forward that torch.compile captures, for each kind of arguments once, and that is rewritten then."""
+
+    def forward(self, *args, **kwargs):
+        if torch.compiler.is_compiling() or _shows_original():
+            return self._fastnorm_original.forward(self, *args, **kwargs)
+        captured = self.__dict__.get("_fastnorm_captured")
+        if captured is None:
+            from .backend import captured_forward
+
+            captured = self.__dict__["_fastnorm_captured"] = captured_forward(self._fastnorm_original.forward)
+        with capture():
+            return captured(self, *args, **kwargs)
+
+
+FORMS = {"norm1d": _Norm1d, "norm2d": _Norm2d, "norm3d": _Norm3d, "sequence": _Sequence, "captured": _Captured}
+
+
+@cache
+def swapped(original: type[nn.Module], form: str) -> type[nn.Module]:
+    names = {"__module__": original.__module__, "__qualname__": original.__qualname__, "__doc__": original.__doc__}
+    names |= {"_fastnorm_original": original, "_fastnorm_form": form}
+    return type(original.__name__, (FORMS[form], original), names)
