@@ -69,12 +69,14 @@ def instance_norm(
     activation: str | None = None,
     residual: Tensor | None = None,
     negative_slope: float = 0.01,
+    correction: int = 0,
+    eps_mode: str = "var",
 ) -> Tensor:
     """torch.nn.functional.instance_norm, with parameters per sample, residual and activation in the same pass.
 
         activation((input - mean) / sqrt(var + eps) * weight + bias + residual)
 
-    Ulyanov et al. 2016, arXiv:1607.08022. The variance is biased.
+    Ulyanov et al. 2016, arXiv:1607.08022. The variance is biased, unless `correction` says otherwise.
 
     Args:
         input: (N, C, *), with more than one element in a plane when its own statistics are used.
@@ -83,6 +85,7 @@ def instance_norm(
         weight, bias: (C,), or (N, C) for an affine map per sample.
         activation: None, "relu", "leaky_relu" (with `negative_slope`), "silu", "gelu", "sigmoid" or "tanh".
         residual: the input's shape; added before the activation.
+        correction, eps_mode: how the input's own deviation is taken, as in `instance_stats`.
     """
     size = check_map("instance_norm", input)
     if weight is not None:
@@ -92,7 +95,7 @@ def instance_norm(
     if residual is not None:
         residual = check_same_shape("instance_norm", "residual", residual, input)
     check_activation("instance_norm", activation, negative_slope)
-    check_number("instance_norm", "eps", eps, 0)
+    check_statistics_settings("instance_norm", input, eps, correction, eps_mode)
     if not (use_input_stats and running_mean is None and running_var is None):
         check_running_statistics("instance_norm", running_mean, running_var, momentum, input)
     if not use_input_stats:
@@ -104,7 +107,7 @@ def instance_norm(
             f"instance_norm: input: expected more than 1 element in a plane, got planes of {tuple(input.shape[2:])}"
         )
     output = _run(ops.instance_norm)(
-        input, weight, bias, residual=residual, eps=eps, activation=activation, negative_slope=negative_slope
+        input, weight, bias, None, residual, eps, correction, eps_mode, 1.0, activation, negative_slope
     )
     if running_mean is not None:
         _update_running_statistics(running_mean, running_var, input, momentum)

@@ -16,6 +16,7 @@ from ..nn._recognise import Sum, Unfused
 from ..nn._steps import Call, Convolve, Entering, Entry, Layer, ScaleShift, Step
 from ..ops import norm_conv2d
 from ._in_place import make_out_of_place, may_change
+from ._norms import recognise_norms
 from ._parts import Operands, reading_of, value
 
 
@@ -27,6 +28,7 @@ def rewrite(module: GraphModule) -> GraphModule:
     for node, copied in copies.items():
         copied.meta = node.meta
     make_out_of_place(graph)
+    recognise_norms(graph)
     steps = _Reader(graph).steps()
     return _Writer(module).written(steps)
 

@@ -1,0 +1,530 @@
+"""Normalisations written out: means, deviations and arithmetic on planes, read as the norms that they amount to.
+
+Each node gets a `Meaning` from those of its arguments: what it is, of which map. A normalised map becomes a call of
+`functional.instance_norm`, or of `layer_norm` or `functional.layer_instance_norm` where whole samples come in; what is then
+multiplied and added becomes its weight and bias, or per pixel that of `functional.spatially_adaptive_norm`. Statistics that
+something else needs come from `functional.instance_stats`.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass, replace
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch.fx import Graph, Node
+
+from .. import functional
+from ..nn._recognise import Unfused
+from ._layer_norm import layer_norm
+from ._parts import value
+
+PLANE, SAMPLE = "plane", "sample"
+STATISTICS = "mean", "squared mean", "mean square", "var", "std", "rstd"
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """`kind` of the map `of`, in whatever shape; its statistics are over each plane, or each sample.
+
+    Kinds: map, centered, square, centered square, normed; those of STATISTICS; var_mean and std_mean, a pair; weighted, a
+    normed map times `rho`, or times 1 - rho where it is over samples; blend, the sum of the two.
+    """
+
+    kind: str
+    of: Node
+    over: str = PLANE
+    eps: float = 0.0
+    correction: int = 0
+    eps_mode: str = "var"
+    rho: Node | None = None
+
+    @property
+    def rule(self) -> dict:
+        return dict(eps=self.eps, correction=self.correction, eps_mode=self.eps_mode)
+
+
+def recognise_norms(graph: Graph) -> None:
+    _put_plain_norms(graph)
+    meanings = _Meanings()
+    for node in graph.nodes:
+        meanings.read(node)
+    for node in reversed(list(graph.nodes)):
+        meaning = meanings.get(node)
+        if meaning is not None and meaning.kind in ("normed", "blend") and node.users:
+            _replace(graph, node, meaning)
+    _put_statistics(graph, meanings)
+    for node in list(graph.nodes):
+        if node.target in _AFFINE and node.users:
+            _take_affine(graph, node)
+
+
+# What each node means.
+
+
+class _Meanings(dict):
+    """By node. A rule has the signature of the function that it reads."""
+
+    def read(self, node: Node) -> None:
+        rule = getattr(self, f"_{_name(node)}", None)
+        if rule is None:
+            return
+        try:
+            meaning = rule(*node.args, **node.kwargs)
+            shape = value(node).shape if meaning is not None and not meaning.kind.endswith("_mean") else None
+        except (TypeError, Unfused):
+            return
+        if meaning is not None and (shape is None or _keeps(meaning, shape)):
+            self[node] = meaning
+
+    def _of(self, node) -> Meaning | None:
+        """Of a tensor that has no other meaning: that it is a map."""
+        if node in self or not isinstance(node, Node):
+            return self.get(node)
+        return Meaning("map", node) if value(node).dim() > 2 and value(node).is_floating_point() else None
+
+    def _same(self, input, *_, **__):
+        """In another shape: `_keeps` says whether that still holds planes together."""
+        return self._of(input)
+
+    _view = _reshape = _flatten = _expand = _expand_as = _unsqueeze = _contiguous = _view_as = _reshape_as = _same
+
+    def _getitem(self, input, index):
+        meaning = self.get(input)
+        if meaning is None or not meaning.kind.endswith("_mean"):
+            return meaning
+        return replace(meaning, kind=meaning.kind.split("_")[index])
+
+    def _mean(self, input, dim=None, keepdim=False, axis=None):
+        meaning = self._of(input)
+        kinds = {"map": "mean", "square": "mean square", "centered square": "var"}
+        if meaning is None or meaning.kind not in kinds:
+            return None
+        over = _reduced(meaning.of, value(input).shape, axis if dim is None else dim)
+        if meaning.kind == "centered square" and meaning.over != over:
+            return None
+        return replace(meaning, kind=kinds[meaning.kind], over=over)
+
+    def _deviation(kind):
+        def rule(self, input, dim=None, unbiased=True, keepdim=False, correction=None, axis=None):
+            meaning = self._of(input)
+            if meaning is None or meaning.kind not in ("map", "centered"):
+                return None
+            over = _reduced(meaning.of, value(input).shape, axis if dim is None else dim)
+            correction = int(unbiased) if correction is None else correction
+            if correction not in (0, 1):
+                return None
+            return Meaning(kind, meaning.of, over, correction=correction)
+
+        return rule
+
+    _var, _std, _var_mean, _std_mean = map(_deviation, ("var", "std", "var_mean", "std_mean"))
+
+    def _add(self, input, other, *, alpha=1):
+        if isinstance(input, (int, float)):
+            input, other = other, input
+        first, second = self.get(input), self.get(other)
+        if isinstance(other, (int, float)) and first is not None and alpha == 1:
+            if first.kind == "var" and first.eps == 0:
+                return replace(first, eps=float(other))
+            if first.kind == "std" and first.eps == 0:
+                return replace(first, eps=float(other), eps_mode="std")
+        if first is not None and second is not None and first.kind == second.kind == "weighted":
+            return _blend(first, second) or _blend(second, first)
+        return None
+
+    def _sub(self, input, other, *, alpha=1):
+        first, second = self._of(input), self.get(other)
+        if second is None or first is None or first.of is not second.of or alpha != 1:
+            return None
+        if first.kind == "map" and second.kind == "mean" and _broadcasts(second, other, input):
+            return replace(second, kind="centered")
+        if first.kind == "mean square" and second.kind == "squared mean" and first.over == second.over:
+            return replace(first, kind="var")
+        return None
+
+    def _mul(self, input, other):
+        first, second = self._of(input), self._of(other)
+        if input is other:
+            return _squared(first)
+        if first is None or second is None:
+            return None
+        if second.kind in ("centered", "normed"):
+            input, other, first, second = other, input, second, first
+        if first.kind == "centered" and second.kind == "rstd":
+            return _normed(first, second, input, other)
+        if first.kind == "normed":
+            return self._weighted(first, other)
+        return None
+
+    def _truediv(self, input, other, *, rounding_mode=None):
+        first, second = self._of(input), self.get(other)
+        if second is None or second.kind != "std" or rounding_mode is not None:
+            return None
+        if input in (1, 1.0):
+            return replace(second, kind="rstd")
+        return _normed(first, second, input, other) if first is not None and first.kind == "centered" else None
+
+    _div = _true_divide = _truediv
+
+    def _reciprocal(self, input):
+        return self._truediv(1, input)
+
+    def _pow(self, input, exponent):
+        if exponent == 2:
+            return _squared(self._of(input))
+        return {0.5: self._sqrt, -0.5: self._rsqrt}[exponent](input) if exponent in (0.5, -0.5) else None
+
+    def _square(self, input):
+        return _squared(self._of(input))
+
+    def _sqrt(self, input):
+        meaning = self.get(input)
+        return replace(meaning, kind="std") if meaning is not None and meaning.kind == "var" else None
+
+    def _rsqrt(self, input):
+        meaning = self.get(input)
+        return replace(meaning, kind="rstd") if meaning is not None and meaning.kind == "var" else None
+
+    def _weighted(self, normed, factor):
+        rho = _without_views(factor)
+        if normed.over == SAMPLE:
+            if _name(rho) not in ("sub", "rsub") or not isinstance(rho.args[1], Node) or rho.args[0] not in (1, 1.0):
+                return None
+            rho = _without_views(rho.args[1])
+        return replace(normed, kind="weighted", rho=rho)
+
+
+def _squared(meaning):
+    kinds = {"map": "square", "centered": "centered square", "mean": "squared mean"}
+    return replace(meaning, kind=kinds[meaning.kind]) if meaning is not None and meaning.kind in kinds else None
+
+
+def _normed(centered, deviation, map, statistic):
+    if centered.of is not deviation.of or centered.over != deviation.over or not _broadcasts(deviation, statistic, map):
+        return None
+    return replace(deviation, kind="normed")
+
+
+def _blend(planes, samples):
+    same = planes.of is samples.of and planes.rho is samples.rho and planes.rule == samples.rule
+    if not same or (planes.over, samples.over) != (PLANE, SAMPLE) or planes.eps_mode != "var":
+        return None
+    return replace(planes, kind="blend")
+
+
+# Shapes: of a map (N, C, *), with planes or samples flattened, and of its statistics.
+
+
+def _keeps(meaning, shape):
+    """Whether a tensor of this shape can still be read as what it means."""
+    map_shape = value(meaning.of).shape
+    if meaning.kind in STATISTICS:
+        planes = map_shape[0] * (map_shape[1] if meaning.over == PLANE else 1)
+        return prod(shape) == planes or tuple(shape) in _shapes_of(map_shape)
+    return tuple(shape) in _shapes_of(map_shape)
+
+
+def _shapes_of(shape):
+    """(N, C, *), (N, C, -1), (N * C, -1), (1, N * C, *), (N, -1)."""
+    n, c, *size = shape
+    return (n, c, *size), (n, c, prod(size)), (n * c, prod(size)), (1, n * c, *size), (1, n * c, prod(size)), (n, c * prod(size))
+
+
+def _reduced(map, shape, dims):
+    """What statistics over these dimensions of the map, in this shape, are over."""
+    if dims is None:
+        raise Unfused("one number for all samples")
+    dims = sorted(dim % len(shape) for dim in (dims if isinstance(dims, (tuple, list)) else (dims,)))
+    n, c, *size = value(map).shape
+    left = prod(length for dim, length in enumerate(shape) if dim not in dims)
+    trailing = dims == list(range(dims[0], len(shape)))
+    if trailing and tuple(shape) in ((n, c, *size), (n, c, prod(size))):
+        over = {2: PLANE, 1: SAMPLE}.get(dims[0])
+    elif trailing and tuple(shape) in ((n * c, prod(size)), (n, c * prod(size))) and dims == [1]:
+        over = PLANE if left == n * c and shape[1] == prod(size) else SAMPLE
+    else:
+        over = PLANE if trailing and dims[0] == 2 and tuple(shape[:2]) == (1, n * c) else None
+    if over is None:
+        raise Unfused("not over planes or samples")
+    return over
+
+
+def _broadcasts(meaning, statistic, map):
+    """Whether each number of the statistic meets its own plane or sample of the map, in the shapes that they have here."""
+    shape, there = tuple(value(map).shape), tuple(value(statistic).shape)
+    if there == shape:
+        return True
+    n, c = value(meaning.of).shape[:2]
+    if meaning.over == SAMPLE:
+        return len(there) == len(shape) and there == (n, *[1] * (len(shape) - 1))
+    kept = {(n, c): 2, (1, n * c): 2}.get(shape[:2], 1 if shape[0] == n * c else 0)
+    return kept > 0 and len(there) == len(shape) and there == (*shape[:kept], *[1] * (len(shape) - kept))
+
+
+_SYNONYMS = {"div": "truediv", "true_divide": "truediv", "multiply": "mul", "subtract": "sub"}
+
+
+def _name(node) -> str:
+    if not isinstance(node, Node) or node.op not in ("call_function", "call_method"):
+        return ""
+    name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
+    return _SYNONYMS.get(name, name)
+
+
+_VIEWS = ("view", "reshape", "expand", "expand_as", "unsqueeze", "view_as", "contiguous")
+
+
+def _without_views(node):
+    while _name(node) in _VIEWS or (_name(node) == "getitem" and _only_new_dims(node.args[1])):
+        node = node.args[0]
+    return node
+
+
+def _only_new_dims(index):
+    index = index if isinstance(index, tuple) else (index,)
+    return all(part is None or part is Ellipsis or part == slice(None) for part in index)
+
+
+# What takes their place.
+
+
+def _put_plain_norms(graph):
+    """torch's norms of other names that are instance norms of a reshaped map."""
+    for node in list(graph.nodes):
+        try:
+            found = _BY_OTHER_NAMES[node.target](*node.args, **node.kwargs) if node.target in _BY_OTHER_NAMES else None
+        except (TypeError, Unfused):
+            continue
+        if found is not None:
+            function, arguments, settings = found
+            with graph.inserting_before(node):
+                settings = {name: given.put(graph) if isinstance(given, _reshaped) else given for name, given in settings.items()}
+                _put(graph, node, function, arguments, settings)
+
+
+def _put(graph, node, function, arguments, settings):
+    """A call in place of a node, in that one's shape."""
+    map = arguments[0]
+    made = graph.call_function(function, tuple(arguments), settings)
+    made.meta = dict(node.meta) | {"example_value": value(map)}
+    if value(node).shape != value(map).shape:
+        for view in [user for user in node.users if _name(user) in ("view", "reshape", "view_as", "reshape_as")]:
+            if value(view).shape == value(map).shape:
+                view.replace_all_uses_with(made)
+        reshaped = graph.call_method("reshape", (made, tuple(value(node).shape)))
+        reshaped.meta = dict(node.meta)
+        made = reshaped
+    node.replace_all_uses_with(made)
+    _erase(graph, node)
+    return made
+
+
+def _erase(graph, node):
+    """A node that nobody reads, with all that only it has read."""
+    if node.users or node.op in ("placeholder", "output"):
+        return
+    inputs = node.all_input_nodes
+    graph.erase_node(node)
+    for input in inputs:
+        if not input.users and (hasattr(_Meanings, f"_{_name(input)}") or _name(input) in ("repeat", "sub", "rsub")):
+            _erase(graph, input)
+
+
+def _replace(graph, node, meaning):
+    with graph.inserting_before(node):
+        if meaning.kind == "blend":
+            rho = _per_plane(graph, meaning.rho, meaning.of)
+            settings = dict(eps=meaning.eps, correction=meaning.correction)
+            if rho is not None:
+                _put(graph, node, functional.layer_instance_norm, [meaning.of, rho], settings)
+        else:
+            _put(graph, node, functional.instance_norm if meaning.over == PLANE else layer_norm, [meaning.of], meaning.rule)
+
+
+def _put_statistics(graph, meanings):
+    """One pass for the mean and the deviation of a map, where both are still read, or the deviation alone."""
+    of_map = {}
+    for node in graph.nodes:
+        meaning = meanings.get(node)
+        if meaning is not None and meaning.kind in ("mean", "std", "rstd") and meaning.over == PLANE and node.users:
+            of_map.setdefault(meaning.of, []).append(node)
+    for map, nodes in of_map.items():
+        rules = {tuple(meanings[node].rule.items()) for node in nodes if meanings[node].kind != "mean"}
+        read = [node for node in nodes if any(meanings.get(user) != meanings[node] for user in node.users)]
+        if len(rules) == 1 and read:
+            _put_pair(graph, map, read, meanings, dict(*rules))
+
+
+def _put_pair(graph, map, nodes, meanings, rule):
+    with graph.inserting_before(nodes[0]):
+        pair = graph.call_function(functional.instance_stats, (map,), rule)
+        mean, rstd = (graph.call_function(operator.getitem, (pair, index)) for index in (0, 1))
+    for node in nodes:
+        kind = meanings[node].kind
+        with graph.inserting_before(node):
+            found = mean if kind == "mean" else graph.call_method("reciprocal", (rstd,)) if kind == "std" else rstd
+            if value(node).dtype not in (torch.float32, torch.float64):
+                found = graph.call_method("to", (found, value(node).dtype))
+            made = graph.call_method("reshape", (found, tuple(value(node).shape)))
+        made.meta = dict(node.meta)
+        node.replace_all_uses_with(made)
+        _erase(graph, node)
+
+
+# What is done to a normalised map.
+
+_AFFINE = (functional.instance_norm, functional.layer_instance_norm, layer_norm, F.instance_norm)
+
+
+def _take_affine(graph, node):
+    """Into a norm without weight and bias, what its output is multiplied by and what is added to it."""
+    settings = _settings(node)
+    if settings is None:
+        return
+    node, by_pixel = _take_factor(graph, node, settings)
+    if by_pixel is not None:
+        _put_spatial(graph, node, by_pixel, settings)
+        return
+    reader, other = _only_reader(node, ("add",))
+    if reader is not None and (bias := _before(graph, reader, other, node)) is not None:
+        _fold(graph, node, reader, settings | {"bias": bias})
+
+
+def _settings(node):
+    """Of a norm without weight and bias, by its own statistics; None for others."""
+    if node.target is not F.instance_norm:
+        return dict(node.kwargs)
+    _, *given = node.args
+    names = "running_mean", "running_var", "weight", "bias", "use_input_stats", "momentum", "eps"
+    settings = dict(zip(names, given)) | dict(node.kwargs)
+    if any(settings.get(name) is not None for name in names[:4]) or not settings.get("use_input_stats", True):
+        return None
+    return {"eps": settings.get("eps", 1e-5)}
+
+
+def _take_factor(graph, node, settings):
+    """The norm with its weight, and None; or as it is, with what multiplies it per pixel."""
+    reader, factor = _only_reader(node, ("mul",))
+    if reader is None:
+        return node, None
+    weight = _before(graph, reader, factor, node)
+    if weight is not None:
+        settings["weight"] = weight
+        return _fold(graph, node, reader, settings), None
+    return node, factor if isinstance(factor, Node) and value(factor).shape == value(node).shape else None
+
+
+def _only_reader(node, names):
+    """What reads it, if that is one of those and the only one; and the other tensor that it takes."""
+    if len(node.users) != 1:
+        return None, None
+    (reader,) = node.users
+    if _name(reader) not in names or len(reader.args) != 2 or reader.kwargs or value(reader).shape != value(node).shape:
+        return None, None
+    first, second = reader.args
+    other = second if first is node else first
+    return (reader, other) if isinstance(other, Node) and other is not node else (None, None)
+
+
+def _before(graph, reader, factor, map):
+    """A tensor as (C,) or (N, C), for a call in place of the reader; None where it is none of the planes."""
+    with graph.inserting_before(reader):
+        return _per_plane(graph, factor, map)
+
+
+def _per_plane(graph, tensor, map):
+    while _name(tensor) in ("expand", "expand_as"):
+        tensor = tensor.args[0]
+    n, c, *size = value(map).shape
+    shape = tuple(value(tensor).shape)
+    flat = {(c,): (c,), (1, c): (c,), (n, c): (n, c)}.get(shape[: len(shape) - len(size)])
+    if flat is None or set(shape[len(shape) - len(size) :]) != {1} or value(tensor).dtype != value(map).dtype:
+        return None
+    made = graph.call_method("reshape", (tensor, flat))
+    made.meta = dict(tensor.meta) | {"example_value": value(tensor).reshape(flat)}
+    return made
+
+
+def _fold(graph, node, reader, settings):
+    """The norm in place of what reads it."""
+    target = functional.instance_norm if node.target is F.instance_norm else node.target
+    with graph.inserting_before(reader):
+        made = graph.call_function(target, node.args[: 2 if target is functional.layer_instance_norm else 1], settings)
+    made.meta = dict(reader.meta)
+    reader.replace_all_uses_with(made)
+    graph.erase_node(reader)
+    graph.erase_node(node)
+    return made
+
+
+def _put_spatial(graph, node, factor, settings):
+    """norm * (1 + gamma) + beta."""
+    (scaled,) = node.users
+    reader, beta = _only_reader(scaled, ("add",))
+    gamma = _one_less(factor)
+    plain = node.target in (functional.instance_norm, F.instance_norm) and settings.get("eps_mode", "var") == "var"
+    if reader is None or gamma is None or not plain or value(beta).shape != value(node).shape:
+        return
+    settings = {name: settings[name] for name in ("eps", "correction") if name in settings}
+    with graph.inserting_before(reader):
+        made = graph.call_function(functional.spatially_adaptive_norm, (node.args[0], gamma, beta), settings)
+    made.meta = dict(reader.meta)
+    reader.replace_all_uses_with(made)
+    for orphan in (reader, scaled, node, factor):
+        if not orphan.users:
+            graph.erase_node(orphan)
+
+
+def _one_less(factor):
+    if _name(factor) != "add" or len(factor.args) != 2:
+        return None
+    first, second = factor.args
+    return second if first in (1, 1.0) else first if second in (1, 1.0) else None
+
+
+# Norms of torch by which people write others.
+
+
+def _instance_norm_by_batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+    """Of a map reshaped to one sample, with running statistics that nobody keeps."""
+    view = input
+    if not training or _name(view) not in ("view", "reshape") or any(_is_kept(node) for node in (running_mean, running_var)):
+        return None
+    map = view.args[0]
+    while _name(map) == "contiguous":
+        map = map.args[0]
+    n, c, *size = value(map).shape
+    if tuple(value(view).shape) not in ((1, n * c, *size), (1, n * c, prod(size))) or not size:
+        return None
+    affine = [None if tensor is None else _reshaped(tensor, (n, c)) for tensor in (weight, bias)]
+    return functional.instance_norm, [map], dict(zip(("weight", "bias"), affine)) | {"eps": eps}
+
+
+def _is_kept(statistic):
+    return statistic is not None and not (_name(statistic) in ("repeat", "clone", "zeros", "ones") and len(statistic.users) == 1)
+
+
+def _norm_by_group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
+    if value(input).dim() < 3 or num_groups not in (value(input).shape[1], 1):
+        return None
+    function = functional.instance_norm if num_groups == value(input).shape[1] else layer_norm
+    return function, [input], dict(weight=weight, bias=bias, eps=eps)
+
+
+_BY_OTHER_NAMES = {F.batch_norm: _instance_norm_by_batch_norm, F.group_norm: _norm_by_group_norm}
+
+
+@dataclass(frozen=True)
+class _reshaped:
+    """A tensor that is to be in another shape where it is used."""
+
+    tensor: Node
+    shape: tuple[int, ...]
+
+    def put(self, graph: Graph) -> Node:
+        made = graph.call_method("reshape", (self.tensor, self.shape))
+        made.meta = dict(self.tensor.meta) | {"example_value": value(self.tensor).reshape(self.shape)}
+        return made
