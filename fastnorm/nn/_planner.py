@@ -71,9 +71,11 @@ class Planner:
             stream = self.write(stream, "a norm follows")
         norm, maker = layer.part, stream.maker
         stream.entry.norm = layer
-        if maker is not None and not norm.running and maker.statistics in (None, norm):
+        if maker is not None and not norm.running and (maker.statistics is None or maker.statistics.of_planes == norm.of_planes):
             maker.statistics, stream.entry.takes_statistics = norm, True
-            maker.drops_bias = not maker.is_added and maker.activation is None and maker.layer.module.bias is not None
+            # What is the same for a whole plane, a norm by planes takes out again.
+            plain = norm.over == "plane" and maker.activation is None and not maker.is_added
+            maker.drops_bias = plain and maker.layer.module.bias is not None
         return stream
 
     def activate(self, stream, layer):

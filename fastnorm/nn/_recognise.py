@@ -40,22 +40,30 @@ class Convolution:
 
 @dataclass(frozen=True)
 class Norm:
-    """(input - mean) * rstd * weight + bias: by the statistics of the input, or by running ones."""
+    """(input - mean) * rstd * weight + bias: by the statistics of the input, or by running ones.
+
+    Those of the input are over each plane, or each sample, or are a blend of the two.
+    """
 
     eps: float
     correction: int = 0
     eps_mode: str = "var"
     running: bool = False
     styled: bool = False
+    over: str = "plane"
     # Of a plane; None for any.
     dims: int | None = 2
 
-    words = "norm"
+    @property
+    def words(self) -> str:
+        return "norm" if self.over == "plane" else "layer norm" if self.over == "sample" else "layer-instance norm"
 
     @property
-    def usual(self) -> bool:
-        """Whether `functional.instance_norm` takes its statistics by the same rule."""
-        return self.correction == 0 and self.eps_mode == "var"
+    def of_planes(self) -> dict:
+        """How the statistics of planes are taken that it needs."""
+        if self.over != "plane":
+            return dict(eps=0.0, correction=0, eps_mode="var")
+        return dict(eps=self.eps, correction=self.correction, eps_mode=self.eps_mode)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from .. import functional
 from .._checks import autocasts, check_per_plane, check_window
 from ..ops import norm_conv2d
 from ..ops._window import both_sides, output_size
+from ._layer_norm import affine_of_blend, affine_of_samples
 from ._recognise import Norm, Part, one_or_two
 from ._styles import call, style_of, takes_style
 
@@ -74,6 +75,7 @@ class Entering(NamedTuple):
     bias: Tensor | None = None
     running_mean: Tensor | None = None
     running_var: Tensor | None = None
+    rho: Tensor | None = None
     statistics: tuple[Tensor, Tensor] | None = None
     residual: Tensor | None = None
 
@@ -112,7 +114,7 @@ class Entry:
         name, module, norm = self.norm
         weight, bias = module.affine_of(style_of(name, run.style)) if norm.styled else (module.weight, module.bias)
         running = (module.running_mean, module.running_var) if norm.running else (None, None)
-        return Entering(input, weight, bias, *running, run.statistics.pop(self.map, None), residual)
+        return Entering(input, weight, bias, *running, None, run.statistics.pop(self.map, None), residual)
 
     def changes(self, entering: Entering) -> dict[str, Tensor | None]:
         """mean, scale, shift and residual, as `functional.scale_shift` and `norm_conv2d` take them."""
@@ -121,18 +123,25 @@ class Entry:
 
     def written(self, entering: Entering) -> Tensor:
         """What enters, as a map of its own."""
-        input, activation = entering.input, _activation(self.activation)
-        if self.norm is None or self.norm.part.running or not self.norm.part.usual or entering.statistics is not None:
+        input, norm, activation = entering.input, self.norm and self.norm.part, _activation(self.activation)
+        if norm is None or norm.running or norm.over == "sample" or entering.statistics is not None:
             return functional.scale_shift(input, **self.changes(entering), **activation)
         weight, bias = self._parameters(entering)
-        return functional.instance_norm(
-            input, weight=weight, bias=bias, eps=self.norm.part.eps, residual=entering.residual, **activation
-        )
+        settings = dict(eps=norm.eps, correction=norm.correction, residual=entering.residual, **activation)
+        if norm.over == "blend":
+            return functional.layer_instance_norm(input, entering.rho, weight, bias, **settings)
+        return functional.instance_norm(input, weight=weight, bias=bias, eps_mode=norm.eps_mode, **settings)
 
     def _affine(self, entering):
+        norm, input = self.norm.part, entering.input
         weight, bias = self._parameters(entering)
-        mean, scale = self._statistics(entering)
-        return mean, scale if weight is None else scale * weight, bias
+        mean, rstd = self._statistics(entering)
+        if norm.over == "plane":
+            return mean, rstd if weight is None else rstd * weight, bias
+        affine = weight, bias, input, norm.eps, norm.correction
+        if norm.over == "sample":
+            return affine_of_samples((mean, rstd), *affine, norm.eps_mode)
+        return affine_of_blend((mean, rstd), entering.rho, *affine)
 
     def _parameters(self, entering):
         """Weight and bias of the norm, each None, (C,) or (N, C)."""
@@ -151,7 +160,7 @@ class Entry:
             return _running(entering, norm)
         if entering.statistics is not None:
             return entering.statistics
-        return functional.instance_stats(entering.input, norm.eps, norm.correction, norm.eps_mode)
+        return functional.instance_stats(entering.input, **norm.of_planes)
 
 
 def _check_planes(input, norm):
@@ -238,7 +247,7 @@ class Convolve(Step):
         )  # fmt: skip
         self._ends = dict(return_entered=self.entered is not None, **_activation(self.entry.activation))
         if norm is not None:
-            self._ends.update(return_stats=True, eps=norm.eps, correction=norm.correction, eps_mode=norm.eps_mode)
+            self._ends.update(return_stats=True, **norm.of_planes)
         self._settled = (), None
 
     def run(self, run: Run) -> None:

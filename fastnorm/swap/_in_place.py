@@ -76,3 +76,15 @@ def may_change(node: Node) -> bool:
         return name in ("setitem", "delitem") or (name.startswith("i") and not name.startswith(("index", "inv", "is_")))
     # Inlined bodies, operators of others, and switches such as that of gradients.
     return not module.startswith(("torch", "fastnorm", "math")) or "enable" in name or "autocast" in name or _asks_for_it(node)
+
+
+class Sweep:
+    """Erases what has lost its last reader, and does nothing besides. What never had one stays."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph, self._kept = graph, {node for node in graph.nodes if not node.users}
+
+    def __call__(self) -> None:
+        for node in reversed(self._graph.nodes):
+            if not node.users and node not in self._kept and node.op != "placeholder" and not may_change(node):
+                self._graph.erase_node(node)

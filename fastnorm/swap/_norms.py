@@ -9,6 +9,7 @@ something else needs come from `functional.instance_stats`.
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -17,8 +18,9 @@ import torch.nn.functional as F
 from torch.fx import Graph, Node
 
 from .. import functional
+from ..nn._layer_norm import layer_norm
 from ..nn._recognise import Unfused
-from ._layer_norm import layer_norm
+
 from ._parts import value
 
 PLANE, SAMPLE = "plane", "sample"
@@ -46,7 +48,7 @@ class Meaning:
         return dict(eps=self.eps, correction=self.correction, eps_mode=self.eps_mode)
 
 
-def recognise_norms(graph: Graph) -> None:
+def recognise_norms(graph: Graph, sweep: Callable[[], None]) -> None:
     _put_plain_norms(graph)
     meanings = _Meanings()
     for node in graph.nodes:
@@ -55,7 +57,9 @@ def recognise_norms(graph: Graph) -> None:
         meaning = meanings.get(node)
         if meaning is not None and meaning.kind in ("normed", "blend") and node.users:
             _replace(graph, node, meaning)
+            sweep()
     _put_statistics(graph, meanings)
+    sweep()
     for node in list(graph.nodes):
         if node.target in _AFFINE and node.users:
             _take_affine(graph, node)
@@ -318,19 +322,7 @@ def _put(graph, node, function, arguments, settings):
         reshaped.meta = dict(node.meta)
         made = reshaped
     node.replace_all_uses_with(made)
-    _erase(graph, node)
     return made
-
-
-def _erase(graph, node):
-    """A node that nobody reads, with all that only it has read."""
-    if node.users or node.op in ("placeholder", "output"):
-        return
-    inputs = node.all_input_nodes
-    graph.erase_node(node)
-    for input in inputs:
-        if not input.users and (hasattr(_Meanings, f"_{_name(input)}") or _name(input) in ("repeat", "sub", "rsub")):
-            _erase(graph, input)
 
 
 def _replace(graph, node, meaning):
@@ -371,7 +363,6 @@ def _put_pair(graph, map, nodes, meanings, rule):
             made = graph.call_method("reshape", (found, tuple(value(node).shape)))
         made.meta = dict(node.meta)
         node.replace_all_uses_with(made)
-        _erase(graph, node)
 
 
 # What is done to a normalised map.
@@ -455,8 +446,6 @@ def _fold(graph, node, reader, settings):
         made = graph.call_function(target, node.args[: 2 if target is functional.layer_instance_norm else 1], settings)
     made.meta = dict(reader.meta)
     reader.replace_all_uses_with(made)
-    graph.erase_node(reader)
-    graph.erase_node(node)
     return made
 
 
@@ -473,9 +462,6 @@ def _put_spatial(graph, node, factor, settings):
         made = graph.call_function(functional.spatially_adaptive_norm, (node.args[0], gamma, beta), settings)
     made.meta = dict(reader.meta)
     reader.replace_all_uses_with(made)
-    for orphan in (reader, scaled, node, factor):
-        if not orphan.users:
-            graph.erase_node(orphan)
 
 
 def _one_less(factor):

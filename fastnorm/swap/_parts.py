@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch.fx import Node
 
 from .. import functional
+from ..nn._layer_norm import layer_norm
 from ..nn._recognise import Activation, Convolution, Norm, Padding, Part, Sum, Unfused, Upsampling
 
 
@@ -26,6 +27,7 @@ class Operands:
     bias: Node | None = None
     running_mean: Node | None = None
     running_var: Node | None = None
+    rho: Node | None = None
     stride: tuple[int, ...] = ()
     dilation: tuple[int, ...] = ()
     groups: int = 1
@@ -36,7 +38,7 @@ class Operands:
 
     @property
     def tensors(self) -> tuple[Node | None, ...]:
-        return self.weight, self.bias, self.running_mean, self.running_var
+        return self.weight, self.bias, self.running_mean, self.running_var, self.rho
 
 
 class Reading(NamedTuple):
@@ -105,37 +107,55 @@ def _convolution(input, weight, bias, stride, padding, dilation, groups, padding
 
 
 def _instance_norm(
-    input, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True, momentum=0.1, eps=1e-5
-):
-    if not _are_numbers((eps,)) or not isinstance(use_input_stats, bool):
-        raise Unfused("its settings are computed")
-    _check_planes(input)
-    if use_input_stats:
-        if running_mean is not None:
-            raise Unfused("it updates running statistics")
-        return Reading(input, (Norm(eps, dims=None),), Operands(weight, bias))
-    return Reading(input, (Norm(eps, running=True, dims=None),), Operands(weight, bias, running_mean, running_var))
+    input, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True, momentum=0.1, eps=1e-5,
+    *, correction=0, eps_mode="var",
+):  # fmt: skip
+    if not use_input_stats:
+        return _running_norm(input, running_mean, running_var, weight, bias, eps)
+    if running_mean is not None:
+        raise Unfused("it updates running statistics")
+    return _norm(input, weight, bias, eps, correction, eps_mode)
+
+
+def _layer_norm(input, weight=None, bias=None, eps=1e-5, correction=0, eps_mode="var"):
+    return _norm(input, weight, bias, eps, correction, eps_mode, over="sample")
+
+
+def _layer_instance_norm(input, rho, weight=None, bias=None, eps=1e-5, *, correction=0):
+    return _norm(input, weight, bias, eps, correction, over="blend", rho=rho)
+
+
+def _norm(input, weight, bias, eps, correction=0, eps_mode="var", over="plane", rho=None):
+    _check_planes(input, eps)
+    return Reading(input, (Norm(eps, correction, eps_mode, over=over, dims=None),), Operands(weight, bias, rho=rho))
 
 
 def _batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
     if training or running_mean is None:
         raise Unfused("it normalises by the statistics of the batch")
-    if not _are_numbers((eps,)):
-        raise Unfused("its settings are computed")
-    _check_planes(input)
+    return _running_norm(input, running_mean, running_var, weight, bias, eps)
+
+
+def _running_norm(input, running_mean, running_var, weight, bias, eps):
+    _check_planes(input, eps)
     return Reading(input, (Norm(eps, running=True, dims=None),), Operands(weight, bias, running_mean, running_var))
 
 
-def _plane_norm(input, weight=None, bias=None, eps=1e-5, correction=0, eps_mode="var"):
-    return Reading(input, (Norm(eps, correction, eps_mode, dims=None),), Operands(weight, bias))
-
-
-def _check_planes(input):
+def _check_planes(input, eps):
     if value(input).dim() < 3:
         raise Unfused("its input has no planes")
+    if not _are_numbers((eps,)):
+        raise Unfused("its settings are computed")
 
 
 # What changes elements, or where they lie.
+
+
+def _repeat_interleave(input, repeats, dim=None, *, output_size=None):
+    dims = {2: (repeats, 1), 3: (1, repeats)}.get(dim % 4 if type(dim) is int and value(input).dim() == 4 else None)
+    if dims is None or type(repeats) is not int:
+        raise Unfused("it repeats no rows or columns of maps by a number")
+    return Reading(input, (Upsampling(dims),) if repeats > 1 else ())
 
 
 def _activation(name):
@@ -233,6 +253,8 @@ RULES = {
     functional.dynamic_conv2d: _dynamic_conv2d,
     F.instance_norm: _instance_norm,
     functional.instance_norm: _instance_norm,
+    functional.layer_instance_norm: _layer_instance_norm,
+    layer_norm: _layer_norm,
     F.batch_norm: _batch_norm,
     F.relu: _activation("relu"),
     torch.relu: _activation("relu"),
@@ -248,6 +270,8 @@ RULES = {
     "tanh": _activation("tanh"),
     F.interpolate: _interpolate,
     F.upsample: _interpolate,
+    "repeat_interleave": _repeat_interleave,
+    torch.repeat_interleave: _repeat_interleave,
     F.pad: _torch_pad,
     torch._C._nn.pad: _torch_pad,  # Where torch.compile has found F.pad.
     operator.add: _add,

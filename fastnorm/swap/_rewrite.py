@@ -15,8 +15,9 @@ from ..nn._planner import Planner, Skip, Stream
 from ..nn._recognise import Sum, Unfused
 from ..nn._steps import Call, Convolve, Entering, Entry, Layer, ScaleShift, Step
 from ..ops import norm_conv2d
-from ._in_place import make_out_of_place, may_change
+from ._in_place import Sweep, make_out_of_place, may_change
 from ._norms import recognise_norms
+from ._samples import recognise_samples
 from ._parts import Operands, reading_of, value
 
 
@@ -27,8 +28,11 @@ def rewrite(module: GraphModule) -> GraphModule:
     graph.output(output)
     for node, copied in copies.items():
         copied.meta = node.meta
+    sweep = Sweep(graph)
     make_out_of_place(graph)
-    recognise_norms(graph)
+    recognise_samples(graph)
+    sweep()
+    recognise_norms(graph, sweep)
     steps = _Reader(graph).steps()
     return _Writer(module).written(steps)
 
@@ -89,7 +93,7 @@ class _Reader:
     def _written(self, operands):
         """With maps in place of nodes."""
         tensors = [None if tensor is None else self._map_of(tensor) for tensor in operands.tensors]
-        names = "weight", "bias", "running_mean", "running_var"
+        names = "weight", "bias", "running_mean", "running_var", "rho"
         return Operands(**vars(operands) | dict(zip(names, tensors)))
 
     def _keep(self, node, stream):
@@ -183,15 +187,16 @@ class Fused(nn.Module):
         norm_bias: Tensor | None = None,
         running_mean: Tensor | None = None,
         running_var: Tensor | None = None,
+        rho: Tensor | None = None,
         mean: Tensor | None = None,
         rstd: Tensor | None = None,
         residual: Tensor | None = None,
     ):
         statistics = None if mean is None else (mean, rstd)
-        entering = Entering(input, norm_weight, norm_bias, running_mean, running_var, statistics, residual)
+        entering = Entering(input, norm_weight, norm_bias, running_mean, running_var, rho, statistics, residual)
         if weight is None:
             return self.step.entry.written(entering)
-        tensors = input, weight, bias, norm_weight, norm_bias, mean, residual
+        tensors = input, weight, bias, norm_weight, norm_bias, rho, mean, residual
         output, statistics, entered = self.step.computed(entering, weight, bias, norm_conv2d.is_differentiated(tensors))
         return output, *(statistics or (None, None)), entered
 
@@ -249,7 +254,7 @@ class _Writer:
         return self._graph.call_function(operator.getitem, (found, index))
 
     def _fused(self, step, weight, bias):
-        entry, norm = step.entry, (None,) * 4
+        entry, norm = step.entry, (None,) * 5
         if entry.norm is not None:
             norm = map(self._node, entry.norm.module.operands.tensors)
         mean, rstd = self._statistics.get(entry.map, (None, None)) if entry.takes_statistics else (None, None)
