@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import prod
+from math import isclose, prod
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +19,11 @@ from torch.fx import Graph, Node
 
 from .. import functional
 from ..nn._layer_norm import layer_norm
-from ..nn._recognise import Unfused
+from ..nn._recognise import Activation, Unfused
 
-from ._parts import value
+from ._parts import reading_of, value
 
-PLANE, SAMPLE = "plane", "sample"
+PLANE, SAMPLE, ROW = "plane", "sample", "row"
 STATISTICS = "mean", "squared mean", "mean square", "var", "std", "rstd"
 
 
@@ -51,18 +51,19 @@ class Meaning:
 def recognise_norms(graph: Graph, sweep: Callable[[], None]) -> None:
     _put_plain_norms(graph)
     meanings = _Meanings()
-    for node in graph.nodes:
+    for node in list(graph.nodes):
+        _divide_first(graph, node, meanings)
         meanings.read(node)
     for node in reversed(list(graph.nodes)):
         meaning = meanings.get(node)
-        if meaning is not None and meaning.kind in ("normed", "blend") and node.users:
+        if meaning is not None and meaning.kind in ("normed", "blend") and node.users and node.target not in _AFFINE:
             _replace(graph, node, meaning)
             sweep()
     _put_statistics(graph, meanings)
     sweep()
     for node in list(graph.nodes):
         if node.target in _AFFINE and node.users:
-            _take_affine(graph, node)
+            _Affine(graph, node, sweep).take()
 
 
 # What each node means.
@@ -89,6 +90,18 @@ class _Meanings(dict):
             return self.get(node)
         return Meaning("map", node) if value(node).dim() > 2 and value(node).is_floating_point() else None
 
+    def _instance_norm(
+        self, input, mean=None, var=None, weight=None, bias=None, use_input_stats=True, momentum=0.1, eps=1e-5, **rule
+    ):
+        if not use_input_stats or any(tensor is not None for tensor in (mean, var, weight, bias)):
+            return None
+        return Meaning("normed", input, PLANE, eps, **rule)
+
+    def _layer_norm(self, input, weight=None, bias=None, eps=1e-5, **rule):
+        if not isinstance(eps, float) or weight is not None or bias is not None:
+            return None
+        return Meaning("normed", input, SAMPLE, eps, **rule)
+
     def _same(self, input, *_, **__):
         """In another shape: `_keeps` says whether that still holds planes together."""
         return self._of(input)
@@ -104,6 +117,8 @@ class _Meanings(dict):
     def _mean(self, input, dim=None, keepdim=False, axis=None):
         meaning = self._of(input)
         kinds = {"map": "mean", "square": "mean square", "centered square": "var"}
+        if meaning is not None and meaning.over == ROW and meaning.kind in STATISTICS:
+            return replace(meaning, over=PLANE) if dim in (2, (2,), [2]) else None
         if meaning is None or meaning.kind not in kinds:
             return None
         over = _reduced(meaning.of, value(input).shape, axis if dim is None else dim)
@@ -226,8 +241,8 @@ def _keeps(meaning, shape):
     """Whether a tensor of this shape can still be read as what it means."""
     map_shape = value(meaning.of).shape
     if meaning.kind in STATISTICS:
-        planes = map_shape[0] * (map_shape[1] if meaning.over == PLANE else 1)
-        return prod(shape) == planes or tuple(shape) in _shapes_of(map_shape)
+        count = prod(map_shape[: {SAMPLE: 1, PLANE: 2, ROW: 3}[meaning.over]])
+        return prod(shape) == count or tuple(shape) in _shapes_of(map_shape)
     return tuple(shape) in _shapes_of(map_shape)
 
 
@@ -245,7 +260,9 @@ def _reduced(map, shape, dims):
     n, c, *size = value(map).shape
     left = prod(length for dim, length in enumerate(shape) if dim not in dims)
     trailing = dims == list(range(dims[0], len(shape)))
-    if trailing and tuple(shape) in ((n, c, *size), (n, c, prod(size))):
+    if trailing and tuple(shape) == (n, c, *size) and len(size) == 2 and dims == [3]:
+        over = ROW
+    elif trailing and tuple(shape) in ((n, c, *size), (n, c, prod(size))):
         over = {2: PLANE, 1: SAMPLE}.get(dims[0])
     elif trailing and tuple(shape) in ((n * c, prod(size)), (n, c * prod(size))) and dims == [1]:
         over = PLANE if left == n * c and shape[1] == prod(size) else SAMPLE
@@ -262,6 +279,8 @@ def _broadcasts(meaning, statistic, map):
     if there == shape:
         return True
     n, c = value(meaning.of).shape[:2]
+    if meaning.over == ROW:
+        return False
     if meaning.over == SAMPLE:
         return len(there) == len(shape) and there == (n, *[1] * (len(shape) - 1))
     kept = {(n, c): 2, (1, n * c): 2}.get(shape[:2], 1 if shape[0] == n * c else 0)
@@ -344,10 +363,15 @@ def _put_statistics(graph, meanings):
         if meaning is not None and meaning.kind in ("mean", "std", "rstd") and meaning.over == PLANE and node.users:
             of_map.setdefault(meaning.of, []).append(node)
     for map, nodes in of_map.items():
-        rules = {tuple(meanings[node].rule.items()) for node in nodes if meanings[node].kind != "mean"}
-        read = [node for node in nodes if any(meanings.get(user) != meanings[node] for user in node.users)]
-        if len(rules) == 1 and read:
+        read = [node for node in nodes if any(not _stays_statistic(user, meanings) for user in node.users)]
+        rules = {tuple(meanings[node].rule.items()) for node in read if meanings[node].kind != "mean"}
+        if len(rules) == 1:
             _put_pair(graph, map, read, meanings, dict(*rules))
+
+
+def _stays_statistic(node, meanings):
+    meaning = meanings.get(node)
+    return meaning is not None and meaning.kind in STATISTICS
 
 
 def _put_pair(graph, map, nodes, meanings, rule):
@@ -370,60 +394,172 @@ def _put_pair(graph, map, nodes, meanings, rule):
 _AFFINE = (functional.instance_norm, functional.layer_instance_norm, layer_norm, F.instance_norm)
 
 
-def _take_affine(graph, node):
-    """Into a norm without weight and bias, what its output is multiplied by and what is added to it."""
-    settings = _settings(node)
-    if settings is None:
-        return
-    node, by_pixel = _take_factor(graph, node, settings)
-    if by_pixel is not None:
-        _put_spatial(graph, node, by_pixel, settings)
-        return
-    reader, other = _only_reader(node, ("add",))
-    if reader is not None and (bias := _before(graph, reader, other, node)) is not None:
-        _fold(graph, node, reader, settings | {"bias": bias})
+class _Affine:
+    """A norm, and what multiplies and adds to what it returns: taken into it, one after the other."""
+
+    def __init__(self, graph: Graph, node: Node, sweep: Callable[[], None]) -> None:
+        self._graph, self._node, self._sweep = graph, node, sweep
+        self._map, self._settings = node.args[0] if node.args else None, _settings(node)
+
+    def take(self) -> None:
+        if self._settings is None or not isinstance(self._map, Node):
+            return
+        try:
+            self._join_factors()
+            while self._take_factor() or self._take_term():
+                pass
+            self._take_pixels()
+            self._take_alpha()
+        except Unfused:
+            return
+
+    def _take_factor(self):
+        reader, factor = self._reader("mul")
+        factor = self._per_plane(reader, factor)
+        if factor is None:
+            return False
+        for name in ("weight", "bias"):
+            self._combine(reader, name, operator.mul, factor, alone=name == "weight")
+        return self._fold(reader)
+
+    def _take_term(self):
+        reader, term = self._reader("add")
+        term = self._per_plane(reader, term)
+        if term is None:
+            return False
+        self._combine(reader, "bias", operator.add, term, alone=True)
+        return self._fold(reader)
+
+    def _combine(self, reader, name, function, other, alone):
+        """A parameter of the norm, with what is done to its output. `alone`: where it has none, that is the parameter."""
+        given = self._settings.get(name)
+        if given is None:
+            if alone:
+                self._settings[name] = other
+            return
+        with self._graph.inserting_before(reader):
+            made = self._graph.call_function(function, (given, other))
+        made.meta = dict(other.meta) | {"example_value": function(value(given), value(other))}
+        self._settings[name] = made
+
+    def _fold(self, reader):
+        """The norm in place of what reads it."""
+        node = self._node
+        target = functional.instance_norm if node.target is F.instance_norm else node.target
+        with self._graph.inserting_before(reader):
+            arguments = node.args[: 2 if target is functional.layer_instance_norm else 1]
+            self._node = self._graph.call_function(target, arguments, dict(self._settings))
+        self._replace(reader, self._node)
+        return True
+
+    def _replace(self, reader, made):
+        made.meta = dict(reader.meta)
+        reader.replace_all_uses_with(made)
+        self._sweep()
+
+    def _reader(self, *names):
+        """What reads the norm, if that is one of those and the only one; and the other tensor that it takes."""
+        users = list(self._node.users)
+        if len(users) != 1 or _name(users[0]) not in names or value(users[0]).shape != value(self._node).shape:
+            return None, None
+        arguments = [argument for argument in users[0].args if argument is not self._node]
+        return (users[0], arguments[0]) if len(arguments) == 1 and not users[0].kwargs else (None, None)
+
+    def _per_plane(self, reader, tensor):
+        """A tensor as (C,) or (N, C), for a call in place of the reader; None where it is none of the planes."""
+        if reader is None or not isinstance(tensor, Node):
+            return None
+        with self._graph.inserting_before(reader):
+            return _per_plane(self._graph, tensor, self._map)
+
+    def _join_factors(self):
+        """`norm * factor` for `norm + norm * gamma` and for `addcmul(beta, norm, factor)`."""
+        users = list(self._node.users)
+        scaled = next((user for user in users if _name(user) == "mul"), None)
+        if len(users) == 2 and scaled is not None:
+            (sum,) = (user for user in users if user is not scaled)
+            if _name(sum) != "add" or set(sum.args) != {self._node, scaled} or len(scaled.users) > 1:
+                return
+            (gamma,) = (argument for argument in scaled.args if argument is not self._node)
+            self._multiply(sum, self._called(sum, operator.add, gamma, 1))
+        if len(users) == 1 and _name(users[0]) == "addcmul" and len(users[0].args) == 3 and not users[0].kwargs:
+            beta, *factors = users[0].args
+            if self._node in factors and beta is not self._node:
+                (factor,) = (factor for factor in factors if factor is not self._node)
+                product = self._called(users[0], operator.mul, self._node, factor)
+                self._replace(users[0], self._called(users[0], operator.add, product, beta))
+
+    def _multiply(self, reader, factor):
+        self._replace(reader, self._called(reader, operator.mul, self._node, factor))
+
+    def _called(self, reader, function, first, second):
+        with self._graph.inserting_before(reader):
+            made = self._graph.call_function(function, (first, second))
+        numbers = [value(argument) if isinstance(argument, Node) else argument for argument in (first, second)]
+        made.meta = dict(reader.meta) | {"example_value": function(*numbers)}
+        return made
+
+    def _take_pixels(self):
+        """norm * (1 + gamma) + beta, of maps."""
+        reader, factor = self._reader("mul")
+        gamma = _one_less(factor)
+        plain = self._node.target in (functional.instance_norm, F.instance_norm) and self._settings.get("weight") is None
+        if gamma is None or not plain or self._settings.get("eps_mode", "var") != "var":
+            return
+        users = list(reader.users)
+        if len(users) != 1 or _name(users[0]) != "add" or len(users[0].args) != 2 or users[0].kwargs:
+            return
+        beta = users[0].args[1] if users[0].args[0] is reader else users[0].args[0]
+        maps = gamma, beta
+        if any(not isinstance(map, Node) or value(map).shape != value(self._node).shape for map in maps):
+            return
+        settings = {name: self._settings[name] for name in ("eps", "correction") if name in self._settings}
+        self._put_pixels(users[0], (self._map, *maps), settings)
+
+    def _put_pixels(self, reader, maps, settings):
+        followers = list(reader.users)
+        if len(followers) == 1 and (activation := _activation(followers[0])) is not None:
+            (reader,), settings = followers, settings | activation
+        with self._graph.inserting_before(reader):
+            made = self._graph.call_function(functional.spatially_adaptive_norm, maps, settings)
+        self._replace(reader, made)
+
+    def _take_alpha(self):
+        """alpha * norm + (1 - alpha) * map, by numbers: AdaIN's trade-off."""
+        settings = self._settings
+        if self._node.target is not functional.instance_norm or settings.get("weight") is None or settings.get("bias") is None:
+            return
+        found = self._blended()
+        if found is None:
+            return
+        reader, alpha = found
+        rule = {name: settings[name] for name in ("eps", "correction", "eps_mode") if name in settings}
+        arguments = self._map, (settings["bias"], settings["weight"]), alpha
+        with self._graph.inserting_before(reader):
+            made = self._graph.call_function(functional.adain, arguments, rule)
+        self._replace(reader, made)
+
+    def _blended(self):
+        reader, alpha = self._reader("mul")
+        if reader is not None and isinstance(alpha, (int, float)) and len(reader.users) == 1:
+            (sum,) = reader.users
+            others = [argument for argument in sum.args if argument is not reader]
+            if _name(sum) == "add" and len(others) == 1 and _name(others[0]) == "mul" and not sum.kwargs:
+                rest = [argument for argument in others[0].args if argument is not self._map]
+                if len(rest) == 1 and isinstance(rest[0], (int, float)) and isclose(alpha + rest[0], 1, abs_tol=1e-9):
+                    return sum, float(alpha)
+        return None
 
 
 def _settings(node):
-    """Of a norm without weight and bias, by its own statistics; None for others."""
+    """Of a norm by its own statistics, by name; None for others."""
     if node.target is not F.instance_norm:
         return dict(node.kwargs)
-    _, *given = node.args
     names = "running_mean", "running_var", "weight", "bias", "use_input_stats", "momentum", "eps"
-    settings = dict(zip(names, given)) | dict(node.kwargs)
-    if any(settings.get(name) is not None for name in names[:4]) or not settings.get("use_input_stats", True):
+    settings = dict(zip(names, node.args[1:])) | dict(node.kwargs)
+    if settings.get("running_mean") is not None or not settings.get("use_input_stats", True):
         return None
-    return {"eps": settings.get("eps", 1e-5)}
-
-
-def _take_factor(graph, node, settings):
-    """The norm with its weight, and None; or as it is, with what multiplies it per pixel."""
-    reader, factor = _only_reader(node, ("mul",))
-    if reader is None:
-        return node, None
-    weight = _before(graph, reader, factor, node)
-    if weight is not None:
-        settings["weight"] = weight
-        return _fold(graph, node, reader, settings), None
-    return node, factor if isinstance(factor, Node) and value(factor).shape == value(node).shape else None
-
-
-def _only_reader(node, names):
-    """What reads it, if that is one of those and the only one; and the other tensor that it takes."""
-    if len(node.users) != 1:
-        return None, None
-    (reader,) = node.users
-    if _name(reader) not in names or len(reader.args) != 2 or reader.kwargs or value(reader).shape != value(node).shape:
-        return None, None
-    first, second = reader.args
-    other = second if first is node else first
-    return (reader, other) if isinstance(other, Node) and other is not node else (None, None)
-
-
-def _before(graph, reader, factor, map):
-    """A tensor as (C,) or (N, C), for a call in place of the reader; None where it is none of the planes."""
-    with graph.inserting_before(reader):
-        return _per_plane(graph, factor, map)
+    return {name: settings[name] for name in ("weight", "bias", "eps") if settings.get(name) is not None}
 
 
 def _per_plane(graph, tensor, map):
@@ -439,36 +575,38 @@ def _per_plane(graph, tensor, map):
     return made
 
 
-def _fold(graph, node, reader, settings):
-    """The norm in place of what reads it."""
-    target = functional.instance_norm if node.target is F.instance_norm else node.target
-    with graph.inserting_before(reader):
-        made = graph.call_function(target, node.args[: 2 if target is functional.layer_instance_norm else 1], settings)
-    made.meta = dict(reader.meta)
-    reader.replace_all_uses_with(made)
-    return made
-
-
-def _put_spatial(graph, node, factor, settings):
-    """norm * (1 + gamma) + beta."""
-    (scaled,) = node.users
-    reader, beta = _only_reader(scaled, ("add",))
-    gamma = _one_less(factor)
-    plain = node.target in (functional.instance_norm, F.instance_norm) and settings.get("eps_mode", "var") == "var"
-    if reader is None or gamma is None or not plain or value(beta).shape != value(node).shape:
-        return
-    settings = {name: settings[name] for name in ("eps", "correction") if name in settings}
-    with graph.inserting_before(reader):
-        made = graph.call_function(functional.spatially_adaptive_norm, (node.args[0], gamma, beta), settings)
-    made.meta = dict(reader.meta)
-    reader.replace_all_uses_with(made)
-
-
 def _one_less(factor):
     if _name(factor) != "add" or len(factor.args) != 2:
         return None
     first, second = factor.args
     return second if first in (1, 1.0) else first if second in (1, 1.0) else None
+
+
+def _activation(node):
+    """The arguments of a norm that activates, for one; None for what is none."""
+    try:
+        parts = reading_of(node).parts
+    except Unfused:
+        return None
+    if len(parts) != 1 or not isinstance(parts[0], Activation):
+        return None
+    return dict(activation=parts[0].name, negative_slope=parts[0].negative_slope)
+
+
+def _divide_first(graph, node, meanings):
+    """s * ((map - mean) / std) for (s * (map - mean)) / std."""
+    if _name(node) != "truediv" or _name(node.args[0]) != "mul" or meanings.get(node.args[1]) is None:
+        return
+    product, deviation = node.args
+    centered = [factor for factor in product.args if (meaning := meanings.get(factor)) and meaning.kind == "centered"]
+    if len(centered) != 1 or meanings[deviation].kind != "std" or meanings[deviation].of is not meanings[centered[0]].of:
+        return
+    (other,) = (factor for factor in product.args if factor is not centered[0])
+    with graph.inserting_before(node):
+        normed = graph.call_function(operator.truediv, (centered[0], deviation))
+    normed.meta = dict(centered[0].meta)
+    meanings.read(normed)
+    node.target, node.args = operator.mul, (normed, other)
 
 
 # Norms of torch by which people write others.
@@ -500,7 +638,14 @@ def _norm_by_group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
     return function, [input], dict(weight=weight, bias=bias, eps=eps)
 
 
-_BY_OTHER_NAMES = {F.batch_norm: _instance_norm_by_batch_norm, F.group_norm: _norm_by_group_norm}
+def _norm_by_layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
+    shape = value(input).shape
+    if len(shape) < 3 or tuple(normalized_shape) != tuple(shape[1:]) or weight is not None or bias is not None:
+        return None
+    return layer_norm, [input], dict(eps=eps)
+
+
+_BY_OTHER_NAMES = {F.layer_norm: _norm_by_layer_norm, F.batch_norm: _instance_norm_by_batch_norm, F.group_norm: _norm_by_group_norm}
 
 
 @dataclass(frozen=True)
