@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch.fx import Graph, Node
 
+from .. import functional
+from ..nn._layer_norm import layer_norm
+
 _METHODS = ("relu", "sigmoid", "tanh", "add", "sub", "mul", "div")
 
 # What works in place, and what does the same to a result of its own.
@@ -32,7 +35,8 @@ _MAKERS = {
     F.instance_norm, F.batch_norm, F.layer_norm, F.group_norm, F.linear, torch._C._nn.linear, torch.cat, torch.bmm,
     torch.matmul, torch.relu, torch.sigmoid, torch.tanh, torch.add, torch.mul, torch.sub, torch.div, F.sigmoid, F.tanh,
     F.gelu, F.avg_pool2d, F.max_pool2d, torch.max_pool2d, operator.add, operator.sub, operator.mul, operator.truediv,
-    operator.matmul, *_METHODS, *_OUT_OF_PLACE.values(), *_WITH_ARGUMENT,
+    operator.matmul, functional.instance_norm, functional.dynamic_conv2d, functional.layer_instance_norm, layer_norm,
+    functional.spatially_adaptive_norm, *_METHODS, *_OUT_OF_PLACE.values(), *_WITH_ARGUMENT,
 }  # fmt: skip
 
 

@@ -122,7 +122,7 @@ class _Meanings(dict):
         if meaning is None or meaning.kind not in kinds:
             return None
         over = _reduced(meaning.of, value(input).shape, axis if dim is None else dim)
-        if meaning.kind == "centered square" and meaning.over != over:
+        if meaning.kind == "centered square" and over not in (meaning.over, ROW):
             return None
         return replace(meaning, kind=kinds[meaning.kind], over=over)
 
@@ -208,6 +208,8 @@ class _Meanings(dict):
         return replace(meaning, kind="rstd") if meaning is not None and meaning.kind == "var" else None
 
     def _weighted(self, normed, factor):
+        if _flat(value(factor).shape, normed.of) is None:
+            return None
         rho = _without_views(factor)
         if normed.over == SAMPLE:
             if _name(rho) not in ("sub", "rsub") or not isinstance(rho.args[1], Node) or rho.args[0] not in (1, 1.0):
@@ -260,7 +262,7 @@ def _reduced(map, shape, dims):
     n, c, *size = value(map).shape
     left = prod(length for dim, length in enumerate(shape) if dim not in dims)
     trailing = dims == list(range(dims[0], len(shape)))
-    if trailing and tuple(shape) == (n, c, *size) and len(size) == 2 and dims == [3]:
+    if trailing and tuple(shape) == (n, c, *size) and len(size) == 2 and dims in ([2], [3]):
         over = ROW
     elif trailing and tuple(shape) in ((n, c, *size), (n, c, prod(size))):
         over = {2: PLANE, 1: SAMPLE}.get(dims[0])
@@ -347,10 +349,10 @@ def _put(graph, node, function, arguments, settings):
 def _replace(graph, node, meaning):
     with graph.inserting_before(node):
         if meaning.kind == "blend":
-            rho = _per_plane(graph, meaning.rho, meaning.of)
+            n, c = value(meaning.of).shape[:2]
+            rho = _reshape(graph, meaning.rho, (c,) if value(meaning.rho).numel() == c else (n, c))
             settings = dict(eps=meaning.eps, correction=meaning.correction)
-            if rho is not None:
-                _put(graph, node, functional.layer_instance_norm, [meaning.of, rho], settings)
+            _put(graph, node, functional.layer_instance_norm, [meaning.of, rho], settings)
         else:
             _put(graph, node, functional.instance_norm if meaning.over == PLANE else layer_norm, [meaning.of], meaning.rule)
 
@@ -565,11 +567,20 @@ def _settings(node):
 def _per_plane(graph, tensor, map):
     while _name(tensor) in ("expand", "expand_as"):
         tensor = tensor.args[0]
-    n, c, *size = value(map).shape
-    shape = tuple(value(tensor).shape)
-    flat = {(c,): (c,), (1, c): (c,), (n, c): (n, c)}.get(shape[: len(shape) - len(size)])
-    if flat is None or set(shape[len(shape) - len(size) :]) != {1} or value(tensor).dtype != value(map).dtype:
+    flat = _flat(value(tensor).shape, map)
+    if flat is None or value(tensor).dtype != value(map).dtype:
         return None
+    return _reshape(graph, tensor, flat)
+
+
+def _flat(shape, map):
+    """(C,) or (N, C), for a shape that broadcasts a number over each plane; None for others."""
+    n, c, *size = value(map).shape
+    leading, trailing = tuple(shape[: len(shape) - len(size)]), tuple(shape[len(shape) - len(size) :])
+    return {(c,): (c,), (1, c): (c,), (n, c): (n, c)}.get(leading) if set(trailing) == {1} else None
+
+
+def _reshape(graph, tensor, flat):
     made = graph.call_method("reshape", (tensor, flat))
     made.meta = dict(tensor.meta) | {"example_value": value(tensor).reshape(flat)}
     return made

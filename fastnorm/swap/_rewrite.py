@@ -33,6 +33,8 @@ def rewrite(module: GraphModule) -> GraphModule:
     recognise_samples(graph)
     sweep()
     recognise_norms(graph, sweep)
+    make_out_of_place(graph)
+    sweep()
     steps = _Reader(graph).steps()
     return _Writer(module).written(steps)
 
