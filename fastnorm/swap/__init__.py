@@ -2,3 +2,4 @@
 
 from .swap import swap as swap
 from .swap import unswap as unswap
+from .verify import verify as verify
