@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import functional
@@ -259,10 +260,15 @@ class Convolve(Step):
         if self.entered is not None:
             run.maps[self.entered] = entered
 
-    def computed(self, entering: Entering, weight: Tensor, bias: Tensor | None, differentiated: bool) -> tuple:
-        """output, (mean, rstd) or None, entered or None: those two where they are asked for, the first without gradients."""
-        if differentiated:
-            return self._computed_apart(entering, weight, bias)
+    def computed(
+        self, entering: Entering, weight: Tensor, bias: Tensor | None, differentiated: bool, by_torch: bool = False
+    ) -> tuple:
+        """output, (mean, rstd) or None, entered or None: those two where they are asked for, the first by one kernel only.
+
+        `by_torch`: the convolution itself is torch's.
+        """
+        if differentiated or by_torch:
+            return self._computed_apart(entering, weight, bias, by_torch)
         bias = None if self.drops_bias else bias
         found = self._norm_conv2d(_as_autocast(entering.input), weight, bias, **self.entry.changes(entering))
         output, *others = found if isinstance(found, tuple) else (found,)
@@ -286,14 +292,27 @@ class Convolve(Step):
             self._settled = facts, repeated
         return found
 
-    def _computed_apart(self, entering, weight, bias):
+    def _computed_apart(self, entering, weight, bias, by_torch):
         """With gradients what enters is written in any case, and that of a norm together with its statistics costs less."""
         entered = entering.input if self.entry.bare else self.entry.written(entering)
         # Of a bias without effect the gradient is 0: whoever waits for every gradient, as DistributedDataParallel, gets it.
         bias = 0 * bias if self.drops_bias and bias is not None else bias
         self._check_channels(entered)
-        output = functional.norm_conv2d(_as_autocast(entered), weight, bias, **self._window)
+        if by_torch:
+            output = self._convolved_by_torch(entered, weight, bias)
+        else:
+            output = functional.norm_conv2d(_as_autocast(entered), weight, bias, **self._window)
         return output, None, None if self.entered is None else entered
+
+    def _convolved_by_torch(self, input, weight, bias):
+        window, around = self._window, self._padding
+        mode, factor = window["padding_mode"], window["scale_factor"]
+        if factor != (1, 1) or (mode != "zeros" and around != "same" and around):
+            rows, columns = around if around else (0, 0)
+            input = functional.upsample_pad2d(input, factor, (columns, columns, rows, rows), mode)
+            around = 0
+        output = F.conv2d(input, weight, bias, window["stride"], around, window["dilation"], window["groups"])
+        return output if self.activation is None else functional.scale_shift(output, **_activation(self.activation))
 
     def culprit(self, argument: str) -> Layer:
         return _culprit(argument, self.entry, self.padding) or self.layer

@@ -13,6 +13,7 @@ from torch import nn
 from ..nn import instance_norm
 from ..nn._recognise import CONTAINER_FORWARDS
 from ..nn.chain import Chain
+from ._capture import Capture, capturing
 
 
 class Swapped:
@@ -36,22 +37,10 @@ def _new(original, form):
     return kind.__new__(kind)
 
 
-class capture:
-    """Whether torch.compile looks at a module on behalf of this package, which then shows what it was made of."""
-
-    depth = 0
-
-    def __enter__(self):
-        capture.depth += 1
-
-    def __exit__(self, *_):
-        capture.depth -= 1
-
-
 def _shows_original() -> bool:
     if torch.compiler.is_exporting() or torch.jit.is_tracing():
         return True
-    return torch.compiler.is_compiling() and capture.depth > 0
+    return torch.compiler.is_compiling() and capturing.depth > 0
 
 
 class _Norm(Swapped, instance_norm.Fused):
@@ -93,11 +82,9 @@ class _Captured(Swapped):
             return self._fastnorm_original.forward(self, *args, **kwargs)
         captured = self.__dict__.get("_fastnorm_captured")
         if captured is None:
-            from .backend import captured_forward
-
-            captured = self.__dict__["_fastnorm_captured"] = captured_forward(self._fastnorm_original.forward)
-        with capture():
-            return captured(self, *args, **kwargs)
+            captured = Capture(self._fastnorm_original.forward, self.__dict__.get("_fastnorm_by_torch", ()))
+            self.__dict__["_fastnorm_captured"] = captured
+        return captured(self, *args, **kwargs)
 
 
 FORMS = {"norm1d": _Norm1d, "norm2d": _Norm2d, "norm3d": _Norm3d, "sequence": _Sequence, "captured": _Captured}

@@ -83,12 +83,21 @@ def may_change(node: Node) -> bool:
 
 
 class Sweep:
-    """Erases what has lost its last reader, and does nothing besides. What never had one stays."""
+    """Erases what has lost its last reader, and does nothing besides. What never had one stays.
+
+    A node tells by `origins` what calls it stands for; one that takes the place of others inherits theirs.
+    """
 
     def __init__(self, graph: Graph) -> None:
         self._graph, self._kept = graph, {node for node in graph.nodes if not node.users}
+        for node in graph.nodes:
+            node.meta["origins"] = (node.name,)
 
-    def __call__(self) -> None:
+    def __call__(self, heir: Node | None = None) -> None:
+        origins = []
         for node in reversed(self._graph.nodes):
             if not node.users and node not in self._kept and node.op != "placeholder" and not may_change(node):
+                origins += node.meta.get("origins", ())
                 self._graph.erase_node(node)
+        if heir is not None:
+            heir.meta["origins"] = tuple(dict.fromkeys((*heir.meta.get("origins", ()), *origins)))

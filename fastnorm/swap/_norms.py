@@ -57,10 +57,8 @@ def recognise_norms(graph: Graph, sweep: Callable[[], None]) -> None:
     for node in reversed(list(graph.nodes)):
         meaning = meanings.get(node)
         if meaning is not None and meaning.kind in ("normed", "blend") and node.users and node.target not in _AFFINE:
-            _replace(graph, node, meaning)
-            sweep()
-    _put_statistics(graph, meanings)
-    sweep()
+            sweep(_replace(graph, node, meaning))
+    _put_statistics(graph, meanings, sweep)
     for node in list(graph.nodes):
         if node.target in _AFFINE and node.users:
             _Affine(graph, node, sweep).take()
@@ -334,7 +332,7 @@ def _put(graph, node, function, arguments, settings):
     """A call in place of a node, in that one's shape."""
     map = arguments[0]
     made = graph.call_function(function, tuple(arguments), settings)
-    made.meta = dict(node.meta) | {"example_value": value(map)}
+    made.meta, norm = dict(node.meta) | {"example_value": value(map)}, made
     if value(node).shape != value(map).shape:
         for view in [user for user in node.users if _name(user) in ("view", "reshape", "view_as", "reshape_as")]:
             if value(view).shape == value(map).shape:
@@ -343,7 +341,7 @@ def _put(graph, node, function, arguments, settings):
         reshaped.meta = dict(node.meta)
         made = reshaped
     node.replace_all_uses_with(made)
-    return made
+    return norm
 
 
 def _replace(graph, node, meaning):
@@ -352,12 +350,11 @@ def _replace(graph, node, meaning):
             n, c = value(meaning.of).shape[:2]
             rho = _reshape(graph, meaning.rho, (c,) if value(meaning.rho).numel() == c else (n, c))
             settings = dict(eps=meaning.eps, correction=meaning.correction)
-            _put(graph, node, functional.layer_instance_norm, [meaning.of, rho], settings)
-        else:
-            _put(graph, node, functional.instance_norm if meaning.over == PLANE else layer_norm, [meaning.of], meaning.rule)
+            return _put(graph, node, functional.layer_instance_norm, [meaning.of, rho], settings)
+        return _put(graph, node, functional.instance_norm if meaning.over == PLANE else layer_norm, [meaning.of], meaning.rule)
 
 
-def _put_statistics(graph, meanings):
+def _put_statistics(graph, meanings, sweep):
     """One pass for the mean and the deviation of a map, where both are still read, or the deviation alone."""
     of_map = {}
     for node in graph.nodes:
@@ -368,7 +365,7 @@ def _put_statistics(graph, meanings):
         read = [node for node in nodes if any(not _stays_statistic(user, meanings) for user in node.users)]
         rules = {tuple(meanings[node].rule.items()) for node in read if meanings[node].kind != "mean"}
         if len(rules) == 1:
-            _put_pair(graph, map, read, meanings, dict(*rules))
+            sweep(_put_pair(graph, map, read, meanings, dict(*rules)))
 
 
 def _stays_statistic(node, meanings):
@@ -379,6 +376,7 @@ def _stays_statistic(node, meanings):
 def _put_pair(graph, map, nodes, meanings, rule):
     with graph.inserting_before(nodes[0]):
         pair = graph.call_function(functional.instance_stats, (map,), rule)
+        pair.meta = {name: found for name, found in nodes[0].meta.items() if name != "example_value"}
         mean, rstd = (graph.call_function(operator.getitem, (pair, index)) for index in (0, 1))
     for node in nodes:
         kind = meanings[node].kind
@@ -389,6 +387,7 @@ def _put_pair(graph, map, nodes, meanings, rule):
             made = graph.call_method("reshape", (found, tuple(value(node).shape)))
         made.meta = dict(node.meta)
         node.replace_all_uses_with(made)
+    return pair
 
 
 # What is done to a normalised map.
@@ -457,7 +456,7 @@ class _Affine:
     def _replace(self, reader, made):
         made.meta = dict(reader.meta)
         reader.replace_all_uses_with(made)
-        self._sweep()
+        self._sweep(made)
 
     def _reader(self, *names):
         """What reads the norm, if that is one of those and the only one; and the other tensor that it takes."""

@@ -35,6 +35,7 @@ class Operands:
     in_channels: int = 0
     out_channels: int = 0
     kernel_size: tuple[int, ...] = ()
+    per_sample: bool = False
 
     @property
     def tensors(self) -> tuple[Node | None, ...]:
@@ -77,20 +78,21 @@ def value(node) -> torch.Tensor:
 def _conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     if value(input).dim() != 4:
         raise Unfused("its input is no batch of maps")
-    return _convolution(input, weight, bias, stride, padding, dilation, groups, "zeros", value(weight).shape)
+    return _convolution(input, weight, bias, stride, padding, dilation, groups, "zeros", tuple(value(weight).shape))
 
 
 def _dynamic_conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros"):
-    return _convolution(input, weight, bias, stride, padding, dilation, groups, padding_mode, value(weight).shape[1:])
+    return _convolution(input, weight, bias, stride, padding, dilation, groups, padding_mode, value(weight).shape)
 
 
 def _convolution(input, weight, bias, stride, padding, dilation, groups, padding_mode, shape):
+    per_sample, shape = len(shape) == 5, shape[-4:]
     stride, dilation, kernel = _pair(stride), _pair(dilation), tuple(shape[2:])
     if not _are_numbers((*stride, *dilation, *shape, groups)):
         raise Unfused("its settings are computed")
     conv = Operands(
         weight, bias, stride=stride, dilation=dilation, groups=groups, padding_mode=padding_mode,
-        in_channels=shape[1] * groups, out_channels=shape[0], kernel_size=kernel,
+        in_channels=shape[1] * groups, out_channels=shape[0], kernel_size=kernel, per_sample=per_sample,
     )  # fmt: skip
     if padding == "same":
         around = [step * (size - 1) for step, size in zip(dilation, kernel)]

@@ -7,6 +7,7 @@ as a loop over samples, whose results are joined.
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -18,13 +19,14 @@ from ..nn._recognise import Unfused
 from ._parts import value
 
 
-def recognise_samples(graph: Graph) -> None:
+def recognise_samples(graph: Graph, sweep: Callable[[Node | None], None]) -> None:
     for node in list(graph.nodes):
         try:
-            _take_side_by_side(graph, node)
-            _take_loop(graph, node)
+            made = _take_side_by_side(graph, node) or _take_loop(graph, node)
         except (Unfused, TypeError, IndexError):
-            continue
+            made = None
+        if made is not None:
+            sweep(made)
 
 
 def dynamic_conv_transpose2d(
@@ -54,11 +56,11 @@ def _take_side_by_side(graph, node):
     if node.target in _PLANE_BY_PLANE:
         map = _whole_batch(node.args[0])
         if map is not None and value(node).dim() == 4:
-            _put_side_by_side(graph, node, node.target, (map, *node.args[1:]), node.kwargs)
+            return _put_side_by_side(graph, node, node.target, (map, *node.args[1:]), node.kwargs)
     elif node.target is torch.conv2d:
-        _put_convolution(graph, node, *_conv2d(*node.args, **node.kwargs))
+        return _put_convolution(graph, node, *_conv2d(*node.args, **node.kwargs))
     elif node.target is torch.conv_transpose2d:
-        _put_convolution(graph, node, *_conv_transpose2d(*node.args, **node.kwargs))
+        return _put_convolution(graph, node, *_conv_transpose2d(*node.args, **node.kwargs))
 
 
 def _conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
@@ -72,7 +74,7 @@ def _conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padd
 def _put_convolution(graph, node, function, input, weight, bias, groups, out_dim, settings):
     map = _whole_batch(input)
     if map is None or type(groups) is not int or groups % (n := value(map).shape[0]):
-        return
+        return None
     # Groups come outermost among the filters, and samples outermost among the groups.
     filters, channels = value(weight).shape, value(node).shape[1] // n
     with graph.inserting_before(node):
@@ -82,7 +84,7 @@ def _put_convolution(graph, node, function, input, weight, bias, groups, out_dim
         arguments = map, weight, bias, *settings, groups // n
     else:
         arguments = map, weight, bias, *settings[:3], groups // n, settings[3]
-    _put_side_by_side(graph, node, function, arguments, {})
+    return _put_side_by_side(graph, node, function, arguments, {})
 
 
 def _put_side_by_side(graph, node, function, arguments, settings):
@@ -97,6 +99,7 @@ def _put_side_by_side(graph, node, function, arguments, settings):
         if reader.op == "call_method" and reader.target in ("view", "reshape") and value(reader).shape == value(made).shape:
             reader.replace_all_uses_with(made)
     node.replace_all_uses_with(beside)
+    return made
 
 
 def _whole_batch(node):
@@ -130,12 +133,14 @@ def _take_loop(graph, node):
         samples, dim = node.args[0], node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
         samples = [_of_one(sample) for sample in samples]
     else:
-        return
+        return None
     is_loop = len(samples) > 1 and dim == 0 and all(isinstance(sample, Node) for sample in samples)
-    if not is_loop or any(_call_of(sample).target is not torch.conv2d for sample in samples):
-        return
+    if not is_loop or any(sample.target is not torch.conv2d for sample in samples):
+        return None
     with graph.inserting_before(node):
-        node.replace_all_uses_with(_Loop(graph, len(samples)).batched(samples))
+        made = _Loop(graph, len(samples)).batched(samples)
+    node.replace_all_uses_with(made)
+    return made
 
 
 def _of_one(sample):
@@ -143,10 +148,6 @@ def _of_one(sample):
     if _is_view(sample) and value(sample.args[0]).dim() == 4 and value(sample.args[0]).shape[0] == 1:
         return sample.args[0]
     raise Unfused("no batch of one")
-
-
-def _call_of(node):
-    return node.args[0] if node.op == "call_function" and node.target is operator.getitem else node
 
 
 class _Loop:

@@ -32,20 +32,3 @@ def backend(module: GraphModule, example_inputs: list, *, mode: str | None = Non
 def _inductor_options(mode, options):
     chosen = torch._inductor.list_mode_options(mode) if mode and mode != "default" else {}
     return {**chosen, **options}
-
-
-def captured_forward(forward: Callable, on_graph: Callable[[GraphModule, GraphModule], None] | None = None) -> Callable:
-    """forward(module, ...) as torch.compile captures and this file rewrites it, apart from every other capture of it."""
-
-    def run(module, *args, **kwargs):
-        return forward(module, *args, **kwargs)
-
-    def rewriting(module, example_inputs):
-        rewritten = rewrite(module)
-        if on_graph is not None:
-            on_graph(module, rewritten)
-        return rewritten.forward
-
-    # What torch.compile has compiled, and how often, it counts by the code.
-    run.__code__ = run.__code__.replace()
-    return torch.compile(run, backend=rewriting)

@@ -1,10 +1,10 @@
-"""`swap` and `unswap`: the modules of a model, made fast in place."""
+"""`swap` and `unswap`: a model's slow layers exchanged, in place, and back."""
 
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
@@ -12,55 +12,87 @@ from ..nn._plan import make_plan
 from ..nn._recognise import changed_in_place
 from ..nn._steps import Call
 from ..nn.chain import Chain
+from ._capture import Capture, choose_torch, in_turns, undisturbed, with_gradients
 from ._classes import Swapped, swapped
-from ._rewrite import Fused
-from .backend import captured_forward
+
+# How long is measured, in seconds: each layer that has a choice, and the whole model.
+LAYER_SECONDS, MODEL_SECONDS = 0.05, 1.0
+# What is exchanged has to be so much faster than what stands.
+LEAST_GAIN = 0.98
 
 _NORMS = {nn.InstanceNorm1d: "norm1d", nn.InstanceNorm2d: "norm2d", nn.InstanceNorm3d: "norm3d"}
 
 
-def swap(model: nn.Module, example_inputs: tuple | Tensor | None = None) -> nn.Module:
-    """`model` itself, with its slow layers replaced.
+def swap(model: nn.Module, example_inputs: Tensor | tuple | None = None) -> nn.Module:
+    """`model` itself, with its slow layers replaced by fused ones: in place, until `unswap`.
+
+    Instance norms and runs of modules in a Sequential are replaced by what they compute. With example inputs the code of
+    `forward` is, too: torch.compile captures it, and what amounts to a norm, a padded or upsampled convolution, a
+    convolution by samples, becomes a kernel, with what stands before and behind it. Layers, and the whole, are measured on
+    them, in training mode with gradients, and what does not gain is left as it is.
+
+    Parameters and buffers stay the same objects under the same names, so that checkpoints, optimisers and moving averages
+    go on; so do hooks, copies, pickles and the modes. Another size or type of input, or another mode, is captured when it
+    first comes, which takes a second or two.
 
     Args:
-        model: any torch module; it is changed in place, and `unswap` changes it back.
-        example_inputs: what it is called with, a tensor or a tuple. With them code in `forward` is swapped as well, by the
-            graph that torch.compile captures.
+        model: a torch.nn.Module.
+        example_inputs: what it is called with: a tensor, or a tuple of arguments.
+
+    Raises:
+        TypeError: model is no module.
+        ValueError: the model cannot be called with these inputs. It is left as it was.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"swap: model: expected a torch.nn.Module, got {type(model).__name__}")
     forms = {module: form for module in model.modules() if (form := _form(module)) is not None}
-    if example_inputs is not None and not isinstance(model, Swapped):
-        found = _capture(model, example_inputs)
-        if found:
-            forms[model] = "captured"
-    for module, form in forms.items():
-        module.__class__ = swapped(type(module), form)
+    if example_inputs is None:
+        _exchange(forms)
+        return model
+    args = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    _check_call(model, args)
+    with undisturbed(model):
+        if isinstance(model, Swapped) and not forms:
+            return model
+        capture = _captured(model, args) if forms.get(model) != "sequence" and _may_capture(model) else None
+        _keep_the_fastest(model, args, forms, capture)
     return model
 
 
 def unswap(model: nn.Module) -> nn.Module:
     """`model` itself, as it was before `swap`."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"unswap: model: expected a torch.nn.Module, got {type(model).__name__}")
     for module in model.modules():
         if isinstance(module, Swapped):
             module.__class__ = module._fastnorm_original
-            for name in ("_planned", "_fastnorm_captured"):
+            for name in ("_planned", "_fastnorm_captured", "_fastnorm_by_torch"):
                 module.__dict__.pop(name, None)
     return model
 
 
+# Modules by themselves.
+
+
 def _form(module):
+    """What a module is exchanged for; None where it stays."""
     kind = type(module)
-    if isinstance(module, Swapped) or kind.__call__ is not nn.Module.__call__ or "forward" in vars(module):
-        return None
-    if is_parametrized(module) or kind.__module__.startswith("fastnorm."):
+    if isinstance(module, Swapped) or not _may_exchange(module):
         return None
     for norm, form in _NORMS.items():
         if isinstance(module, norm) and kind.forward is norm.forward and kind._check_input_dim is norm._check_input_dim:
             return form
-    if kind.forward is nn.Sequential.forward and _gains(module):
-        return "sequence"
-    return None
+    return "sequence" if kind.forward is nn.Sequential.forward and _gains(module) else None
+
+
+def _may_exchange(module):
+    kind = type(module)
+    own = kind.__call__ is not nn.Module.__call__ or "forward" in vars(module) or is_parametrized(module)
+    return not own and not kind.__module__.startswith("fastnorm.")
+
+
+def _may_capture(module):
+    return not isinstance(module, Swapped) and _may_exchange(module)
 
 
 def _gains(sequence):
@@ -71,10 +103,60 @@ def _gains(sequence):
     return any(not isinstance(step, Call) for step in steps) and len(steps) < len(sequence)
 
 
-def _capture(model, example_inputs):
-    args = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    found = []
-    captured = captured_forward(type(model).forward, lambda before, after: found.append(after))
-    with torch.no_grad():
-        captured(model, *args)
-    return any(isinstance(part, Fused) for graph in found for part in graph.children())
+def _exchange(forms):
+    for module, form in forms.items():
+        module.__class__ = swapped(type(module), form)
+
+
+# The forward as a whole.
+
+
+def _check_call(model, args):
+    try:
+        with undisturbed(model):
+            model(*args)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        name = type(model).__name__
+        raise ValueError(f"swap: example_inputs: {name} cannot be called with them: {reason}") from error
+
+
+def _captured(model, args):
+    """A capture of the model's forward, with its layers chosen; None where it has nothing to fuse or cannot be captured."""
+    capture = Capture(type(model).forward)
+    try:
+        pieces = capture.recorded(model, *args)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        warnings.warn(f"swap: {type(model).__name__}.forward is left as it is, torch.compile fails: {reason}", stacklevel=3)
+        return None
+    if len(pieces) > 1:
+        warnings.warn(
+            f"swap: {type(model).__name__}.forward breaks into {len(pieces)} graphs, each swapped by itself; "
+            f"TORCH_LOGS=graph_breaks says where",
+            stacklevel=3,
+        )
+    if not any(piece.gains for piece in pieces):
+        return None
+    for piece in pieces:
+        capture.by_torch |= choose_torch(piece, LAYER_SECONDS)
+    return capture
+
+
+def _keep_the_fastest(model, args, forms, capture):
+    """Of the model as it is, with modules exchanged, and with its forward captured, too."""
+    kind = type(model)
+    calls = {"as it is": lambda: model(*args)}
+    if capture is not None:
+        calls["captured"] = lambda: capture(model, *args)
+    found = in_turns({name: with_gradients(call) for name, call in calls.items()}, MODEL_SECONDS)
+    if capture is not None and found["captured"] < LEAST_GAIN * found["as it is"]:
+        _exchange({module: form for module, form in forms.items() if module is not model})
+        model.__class__ = swapped(kind, "captured")
+        model.__dict__["_fastnorm_by_torch"] = sorted(capture.by_torch)
+        model.__dict__["_fastnorm_captured"] = capture
+        return
+    _exchange(forms)
+    after = in_turns({"exchanged": with_gradients(lambda: model(*args))}, MODEL_SECONDS)["exchanged"]
+    if forms and after > found["as it is"]:
+        unswap(model)

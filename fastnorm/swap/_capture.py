@@ -1,0 +1,223 @@
+"""The forward of a model as torch.compile captures it and `rewrite` changes it, and what is measured of it."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Interpreter, Node
+
+from ._rewrite import Fused, rewrite
+
+
+@dataclass
+class Piece:
+    """A graph as it was captured and as it was rewritten, and what it was called with. A whole model is one, or more."""
+
+    before: GraphModule
+    after: GraphModule
+    arguments: tuple = ()
+
+    def __call__(self, *arguments):
+        self.arguments = arguments
+        return self.after.forward(*arguments)
+
+    @property
+    def fused(self) -> list[Fused]:
+        return [module for module in self.after.children() if isinstance(module, Fused)]
+
+    @property
+    def gains(self) -> bool:
+        return bool(self.fused) or any(_is_ours(node) for node in self.after.graph.nodes)
+
+
+def _is_ours(node):
+    return (getattr(node.target, "__module__", None) or "").startswith("fastnorm")
+
+
+class Capture:
+    """A forward; captured for each kind of arguments when it is called with them, apart from every other capture of it.
+
+    Args:
+        forward: of a class, taking the module first.
+        by_torch: names of the layers whose convolution stays torch's.
+    """
+
+    def __init__(self, forward: Callable, by_torch: Iterable[str] = ()) -> None:
+        self.by_torch = set(by_torch)
+        self.pieces: list[Piece] | None = None
+
+        def run(module, *args, **kwargs):
+            return forward(module, *args, **kwargs)
+
+        # What torch.compile has compiled, and how often, it counts by the code.
+        run.__code__ = run.__code__.replace()
+        self._run = torch.compile(run, backend=self._rewrite)
+
+    def __call__(self, module: nn.Module, *args, **kwargs):
+        with capturing:
+            return self._run(module, *args, **kwargs)
+
+    def _rewrite(self, before, example_inputs):
+        after = rewrite(before, self.by_torch)
+        if self.pieces is None:
+            return after.forward
+        self.pieces.append(Piece(before, after))
+        return self.pieces[-1]
+
+    def recorded(self, module: nn.Module, *args) -> list[Piece]:
+        """The pieces of one call."""
+        self.pieces = []
+        self(module, *args)
+        pieces, self.pieces = self.pieces, None
+        return pieces
+
+
+class _Capturing:
+    """Whether torch.compile looks at a module on behalf of this package; what it exchanged shows the original then."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+
+    def __enter__(self) -> None:
+        self.depth += 1
+
+    def __exit__(self, *_) -> None:
+        self.depth -= 1
+
+
+capturing = _Capturing()
+
+
+# Measurements. They are of the model as it stands: in training mode with gradients, else without.
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Runs leave neither buffers, gradients nor random numbers changed; gradients are recorded in training mode only."""
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.device.type == "cuda"}
+    with torch.random.fork_rng(devices=list(devices)), torch.set_grad_enabled(model.training):
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for buffer, was in buffers:
+                    buffer.copy_(was)
+            for parameter, was in gradients:
+                parameter.grad = was
+
+
+def in_turns(calls: dict[str, Callable[[], object]], seconds: float, least: int = 3, most: int = 15) -> dict[str, float]:
+    """Median seconds of each, taken in turns after a call that does not count, for about so long."""
+    found = {name: [] for name in calls}
+    for call in calls.values():
+        _timed(call)
+    start = time.perf_counter()
+    for turn in range(most):
+        if turn >= least and time.perf_counter() - start > seconds:
+            break
+        for name, call in calls.items():
+            found[name].append(_timed(call))
+    return {name: statistics.median(times) for name, times in found.items()}
+
+
+def _timed(call):
+    _wait()
+    start = time.perf_counter()
+    call()
+    _wait()
+    return time.perf_counter() - start
+
+
+def _wait():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def with_gradients(call: Callable) -> Callable[[], None]:
+    """The call, and the backward of its sum where gradients are recorded."""
+
+    def run():
+        outputs = [output for output in _tensors(call()) if output.requires_grad]
+        if outputs:
+            torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
+
+    return run
+
+
+def _tensors(value):
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _tensors(part)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+
+
+class _Layers(Interpreter):
+    """A graph, call by call."""
+
+    def __init__(self, module: GraphModule, on_call: Callable[[Node, Callable], None]) -> None:
+        super().__init__(module)
+        self._on_call = on_call
+
+    def run_node(self, node):
+        if node.op in ("call_function", "call_method", "call_module"):
+            args, kwargs = self.fetch_args_kwargs_from_env(node)
+            if torch.is_grad_enabled():
+                args = torch.fx.node.map_aggregate(args, _apart)
+            self._on_call(node, lambda: getattr(self, node.op)(node.target, args, kwargs))
+        return super().run_node(node)
+
+
+def _apart(value):
+    """A tensor without what it was made of, so that a backward ends there."""
+    return value.detach().requires_grad_(value.requires_grad) if isinstance(value, Tensor) else value
+
+
+OURS, TORCH = False, True
+
+
+def choose_torch(piece: Piece, seconds: float) -> set[str]:
+    """The names of those layers whose convolution is slower here than torch's, and less of it does not count."""
+    slower = set()
+
+    def compare(node, call):
+        module = piece.after.get_submodule(node.target) if node.op == "call_module" else None
+        if not isinstance(module, Fused) or not module.has_choice:
+            return
+        found = in_turns({who: with_gradients(_chosen(module, who, call)) for who in (OURS, TORCH)}, seconds, most=9)
+        module.by_torch = found[TORCH] < 0.95 * found[OURS]
+        if module.by_torch:
+            slower.add(module.name)
+
+    _Layers(piece.after, compare).run(*piece.arguments)
+    return slower
+
+
+def _chosen(module, by_torch, call):
+    def run():
+        module.by_torch = by_torch
+        return call()
+
+    return run
+
+
+def seconds_by_call(module: GraphModule, arguments: tuple, rounds: int = 5) -> dict[str, float]:
+    """The median time of each call of a graph, by name."""
+    found: dict[str, list[float]] = {}
+
+    def time_it(node, call):
+        found.setdefault(node.name, []).append(_timed(with_gradients(call)))
+
+    for _ in range(rounds + 1):
+        _Layers(module, time_it).run(*arguments)
+    return {name: statistics.median(times[1:]) for name, times in found.items()}
