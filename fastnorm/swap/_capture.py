@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
+from torch.fx.node import map_aggregate
 
+from ._in_place import may_change
 from ._rewrite import Fused, rewrite
 
 
@@ -146,7 +148,7 @@ def with_gradients(call: Callable) -> Callable[[], None]:
 
     def run():
         outputs = [output for output in _tensors(call()) if output.requires_grad]
-        if outputs:
+        if outputs and torch.is_grad_enabled():
             torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
 
     return run
@@ -172,15 +174,25 @@ class _Layers(Interpreter):
     def run_node(self, node):
         if node.op in ("call_function", "call_method", "call_module"):
             args, kwargs = self.fetch_args_kwargs_from_env(node)
-            if torch.is_grad_enabled():
-                args = torch.fx.node.map_aggregate(args, _apart)
-            self._on_call(node, lambda: getattr(self, node.op)(node.target, args, kwargs))
+            apart = _copied if may_change(node) else _apart
+
+            def call():
+                return getattr(self, node.op)(node.target, map_aggregate(args, apart), kwargs)
+
+            self._on_call(node, call)
         return super().run_node(node)
 
 
 def _apart(value):
     """A tensor without what it was made of, so that a backward ends there."""
-    return value.detach().requires_grad_(value.requires_grad) if isinstance(value, Tensor) else value
+    if not isinstance(value, Tensor) or not torch.is_grad_enabled():
+        return value
+    return value.detach().requires_grad_(value.requires_grad)
+
+
+def _copied(value):
+    """What is written to stays as it was for the next call."""
+    return _apart(value).clone() if isinstance(value, Tensor) else value
 
 
 OURS, TORCH = False, True

@@ -247,15 +247,18 @@ def _keeps(meaning, shape):
 
 
 def _shapes_of(shape):
-    """(N, C, *), (N, C, -1), (N * C, -1), (1, N * C, *), (N, -1)."""
+    """(N, C, *), (N, C, -1), (N * C, -1), (1, N * C, *), (N, -1); of one sample (-1,), too."""
     n, c, *size = shape
-    return (n, c, *size), (n, c, prod(size)), (n * c, prod(size)), (1, n * c, *size), (1, n * c, prod(size)), (n, c * prod(size))
+    flat = ((c * prod(size),),) if n == 1 else ()
+    return *flat, (n, c, *size), (n, c, prod(size)), (n * c, prod(size)), (1, n * c, *size), (1, n * c, prod(size)), (n, c * prod(size))
 
 
 def _reduced(map, shape, dims):
     """What statistics over these dimensions of the map, in this shape, are over."""
     if dims is None:
-        raise Unfused("one number for all samples")
+        if value(map).shape[0] > 1:
+            raise Unfused("one number for all samples")
+        return SAMPLE
     dims = sorted(dim % len(shape) for dim in (dims if isinstance(dims, (tuple, list)) else (dims,)))
     n, c, *size = value(map).shape
     left = prod(length for dim, length in enumerate(shape) if dim not in dims)
@@ -333,10 +336,10 @@ def _put(graph, node, function, arguments, settings):
     map = arguments[0]
     made = graph.call_function(function, tuple(arguments), settings)
     made.meta, norm = dict(node.meta) | {"example_value": value(map)}, made
+    for view in [user for user in node.users if _name(user) in ("view", "reshape", "view_as", "reshape_as")]:
+        if value(view).shape == value(map).shape:
+            view.replace_all_uses_with(made)
     if value(node).shape != value(map).shape:
-        for view in [user for user in node.users if _name(user) in ("view", "reshape", "view_as", "reshape_as")]:
-            if value(view).shape == value(map).shape:
-                view.replace_all_uses_with(made)
         reshaped = graph.call_method("reshape", (made, tuple(value(node).shape)))
         reshaped.meta = dict(node.meta)
         made = reshaped

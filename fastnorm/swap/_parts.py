@@ -240,6 +240,16 @@ def _contiguous(input):
     return Reading(input, ())
 
 
+def _view(input, *shape):
+    """To the shape that it has: a batch of one, by code that lays samples side by side."""
+    sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list, torch.Size)) else shape
+    if not _are_numbers(sizes) or len(sizes) != value(input).dim():
+        raise Unfused("it changes the shape")
+    if any(size not in (-1, length) for size, length in zip(sizes, value(input).shape)):
+        raise Unfused("it changes the shape")
+    return Reading(input, ())
+
+
 def _pair(numbers):
     if isinstance(numbers, (tuple, list)):
         return tuple(numbers) * (2 if len(numbers) == 1 else 1)
@@ -283,4 +293,6 @@ RULES = {
     F.dropout2d: _dropout,
     F.dropout3d: _dropout,
     "contiguous": _contiguous,
+    "view": _view,
+    "reshape": _view,
 }

@@ -233,6 +233,14 @@ class Fused(nn.Module):
         return f"{words}, by torch" if self.by_torch else words
 
 
+def layers_of(step: Step) -> list[Layer]:
+    """All that a step does, in order."""
+    if isinstance(step, ScaleShift):
+        return step.entry.layers
+    after = [] if step.activation is None else [step.activation]
+    return [*step.entry.layers, *step.upsampling, *step.padding, step.layer, *after]
+
+
 class _UnknownSizes(dict):
     def __missing__(self, key):
         return None
@@ -255,10 +263,12 @@ class _Writer:
         for step in steps:
             if isinstance(step, Copy):
                 self._nodes[step.output] = self._copied(step.node, step.maps)
+                self._nodes[step.output].meta["reason"] = step.reason
             elif isinstance(step, Call):
                 node = step.layer.module.node
                 operands = zip(node.all_input_nodes, [step.input])
                 self._nodes[step.output] = self._copied(node, dict(operands))
+                self._nodes[step.output].meta["reason"] = step.reason
             elif isinstance(step, ScaleShift):
                 self._nodes[step.output] = self._fused(step, None, None)
             else:
@@ -273,7 +283,6 @@ class _Writer:
         conv = step.layer.module
         found = self._fused(step, self._node(conv.weight), self._node(conv.bias))
         self._nodes[step.output] = self._part(found, 0)
-        self._nodes[step.output].meta = dict(conv.node.meta)
         if step.statistics is not None:
             self._statistics[step.output] = self._part(found, 1), self._part(found, 2)
         if step.entered is not None:
@@ -290,7 +299,10 @@ class _Writer:
         name = f"fused_{len(self._graph.nodes)}"
         self._attributes[name] = Fused(step, step.layer.name in self._by_torch)
         arguments = self._nodes[entry.map], weight, bias, *norm, mean, rstd, self._node(entry.residual)
-        return self._graph.call_module(name, arguments)
+        made = self._graph.call_module(name, arguments)
+        sources = [layer.module.node for layer in layers_of(step)]
+        made.meta["origins"] = tuple(dict.fromkeys(origin for node in sources for origin in node.meta.get("origins", ())))
+        return made
 
     def _node(self, map):
         return None if map is None else self._nodes[map]

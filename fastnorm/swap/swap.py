@@ -43,26 +43,24 @@ def swap(model: nn.Module, example_inputs: Tensor | tuple | None = None) -> nn.M
         TypeError: model is no module.
         ValueError: the model cannot be called with these inputs. It is left as it was.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"swap: model: expected a torch.nn.Module, got {type(model).__name__}")
-    forms = {module: form for module in model.modules() if (form := _form(module)) is not None}
+    check_module("swap", model)
+    forms = {module: form for module in model.modules() if (form := form_of(module)) is not None}
     if example_inputs is None:
         _exchange(forms)
         return model
     args = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    _check_call(model, args)
+    check_call("swap", model, args)
     with undisturbed(model):
         if isinstance(model, Swapped) and not forms:
             return model
-        capture = _captured(model, args) if forms.get(model) != "sequence" and _may_capture(model) else None
+        capture = _captured(model, args) if forms.get(model) != "sequence" and may_capture(model) else None
         _keep_the_fastest(model, args, forms, capture)
     return model
 
 
 def unswap(model: nn.Module) -> nn.Module:
     """`model` itself, as it was before `swap`."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"unswap: model: expected a torch.nn.Module, got {type(model).__name__}")
+    check_module("unswap", model)
     for module in model.modules():
         if isinstance(module, Swapped):
             module.__class__ = module._fastnorm_original
@@ -71,10 +69,15 @@ def unswap(model: nn.Module) -> nn.Module:
     return model
 
 
+def check_module(function: str, model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{function}: model: expected a torch.nn.Module, got {type(model).__name__}")
+
+
 # Modules by themselves.
 
 
-def _form(module):
+def form_of(module):
     """What a module is exchanged for; None where it stays."""
     kind = type(module)
     if isinstance(module, Swapped) or not _may_exchange(module):
@@ -91,7 +94,7 @@ def _may_exchange(module):
     return not own and not kind.__module__.startswith("fastnorm.")
 
 
-def _may_capture(module):
+def may_capture(module):
     return not isinstance(module, Swapped) and _may_exchange(module)
 
 
@@ -111,14 +114,14 @@ def _exchange(forms):
 # The forward as a whole.
 
 
-def _check_call(model, args):
+def check_call(function, model, args):
     try:
         with undisturbed(model):
             model(*args)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         name = type(model).__name__
-        raise ValueError(f"swap: example_inputs: {name} cannot be called with them: {reason}") from error
+        raise ValueError(f"{function}: example_inputs: {name} cannot be called with them: {reason}") from error
 
 
 def _captured(model, args):
