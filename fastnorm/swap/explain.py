@@ -45,40 +45,49 @@ class Explanation:
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict:
-        return asdict(self) | {"rows": [asdict(row) for row in self.rows]}
+        return asdict(self)
 
     def __str__(self) -> str:
-        measured = self.before is not None
-        header = ("layer", "is", "becomes", *(("before", "", "after", "") if measured else ()), "why not more")
-        rows = [header, *(self._cells(row, measured) for row in self.rows)]
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        numbers = range(3, 7) if measured else ()
+        header, rows = self.cells()
+        widths = [max(map(len, column)) for column in zip(header, *rows)]
         lines = [
-            "  ".join(cell.rjust(width) if at in numbers else cell.ljust(width) for at, (cell, width) in enumerate(zip(row, widths)))
-            for row in rows
+            "  ".join(
+                cell.ljust(width) if at < TEXT_COLUMNS else cell.rjust(width)
+                for at, (cell, width) in enumerate(zip(row, widths))
+            ).rstrip()
+            for row in (header, *rows)
         ]
-        return "\n".join([self._title(), *(line.rstrip() for line in lines), *self.notes])
+        return "\n".join([self.title, *lines, *self.notes])
 
     __repr__ = __str__
 
-    def _title(self):
+    @property
+    def title(self) -> str:
         if self.before is None:
             return self.model
-        return f"{self.model}: {_duration(self.before)} before, {_duration(self.after)} after, {self.before / self.after:.2f}x"
+        gain = self.before / self.after
+        return f"{self.model}: {_duration(self.before)} before, {_duration(self.after)} after: {gain:.2f} times as fast"
 
-    def _cells(self, row, measured):
-        if not measured:
-            return row.name, row.was, row.becomes, row.why
-        before, after = sum(row.before or 0 for row in self.rows), sum(row.after or 0 for row in self.rows)
-        return row.name, row.was, row.becomes, *_part(row.before, before), *_part(row.after, after), row.why
+    def cells(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """The header of a table, and its rows: TEXT_COLUMNS of text, then times and their shares."""
+        header = "layer", "is", "becomes", "why not more"
+        if self.before is None:
+            return header, [(row.name, row.was, row.becomes, row.why) for row in self.rows]
+        before, after = sum(row.before for row in self.rows), sum(row.after for row in self.rows)
+        return (*header, "before", "", "after", ""), [
+            (row.name, row.was, row.becomes, row.why, *_part(row.before, before), *_part(row.after, after)) for row in self.rows
+        ]
+
+
+TEXT_COLUMNS = 4
 
 
 def _part(seconds, whole):
-    return (_duration(seconds), f"{seconds / whole:.0%}") if seconds is not None and whole else ("", "")
+    return _duration(seconds), f"{seconds / whole:.0%}" if whole else ""
 
 
 def _duration(seconds):
-    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.0f} us"
 
 
 def explain(model: nn.Module, example_inputs: Tensor | tuple | None = None) -> Explanation:
