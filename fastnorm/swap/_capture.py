@@ -15,6 +15,7 @@ from torch.fx.node import map_aggregate
 
 from ._in_place import may_change
 from ._rewrite import Fused, rewrite
+from ._volumes import has_volumes
 
 
 @dataclass
@@ -34,6 +35,10 @@ class Piece:
         return [module for module in self.after.children() if isinstance(module, Fused)]
 
     @property
+    def has_volumes(self) -> bool:
+        return has_volumes(self.before.graph)
+
+    @property
     def gains(self) -> bool:
         return bool(self.fused) or any(_is_ours(node) for node in self.after.graph.nodes)
 
@@ -48,10 +53,11 @@ class Capture:
     Args:
         forward: of a class, taking the module first.
         by_torch: names of the layers whose convolution stays torch's.
+        channels_last: whether volumes are brought to that layout.
     """
 
-    def __init__(self, forward: Callable, by_torch: Iterable[str] = ()) -> None:
-        self.by_torch = set(by_torch)
+    def __init__(self, forward: Callable, by_torch: Iterable[str] = (), channels_last: bool = False) -> None:
+        self.by_torch, self.channels_last = set(by_torch), channels_last
         self.pieces: list[Piece] | None = None
 
         def run(module, *args, **kwargs):
@@ -66,11 +72,16 @@ class Capture:
             return self._run(module, *args, **kwargs)
 
     def _rewrite(self, before, example_inputs):
-        after = rewrite(before, self.by_torch)
+        after = rewrite(before, self.by_torch, self.channels_last)
         if self.pieces is None:
             return after.forward
         self.pieces.append(Piece(before, after))
         return self.pieces[-1]
+
+    @property
+    def choices(self) -> dict:
+        """What was chosen by measuring, for another capture of the same forward."""
+        return dict(by_torch=sorted(self.by_torch), channels_last=self.channels_last)
 
     def recorded(self, module: nn.Module, *args) -> list[Piece]:
         """The pieces of one call."""

@@ -234,8 +234,8 @@ def _dropout(input, p=0.5, training=True, inplace=False):
     return Reading(input, ())
 
 
-def _contiguous(input):
-    if not value(input).is_contiguous():
+def _contiguous(input, memory_format=torch.contiguous_format):
+    if memory_format != torch.contiguous_format or not value(input).is_contiguous():
         raise Unfused("it changes the layout")
     return Reading(input, ())
 

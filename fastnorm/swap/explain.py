@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import warnings
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from ._capture import Capture, Piece, choose_torch, in_turns, seconds_by_call, undisturbed, with_gradients
+from ._capture import Capture, Piece, in_turns, seconds_by_call, undisturbed, with_gradients
 from ._rewrite import Fused, layers_of, name_of
-from .swap import LAYER_SECONDS, MODEL_SECONDS, check_call, check_module, form_of, may_capture, unswap
+from .swap import LEAST_GAIN, MODEL_SECONDS, captures_of, check_call, check_module, form_of, may_capture, unswap
 
 # A row for what takes less of the time is joined with others of its kind.
 LEAST_SHARE = 0.005
@@ -116,6 +117,7 @@ def explain(model: nn.Module, example_inputs: Tensor | tuple | None = None) -> E
 
 
 WITHOUT_INPUTS = "with example inputs, code in forward is swapped as well, and all is measured"
+NOTHING = "torch.compile finds nothing in its forward that is fused"
 NOT_CAPTURED = "its forward is not captured, for it has a __call__ or a forward of its own, or is parametrised"
 
 
@@ -126,19 +128,22 @@ def _light_copy(model):
 
 
 def _measured(model, args):
-    capture = Capture(type(model).forward)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        pieces = capture.recorded(model, *args)
-    for piece in pieces:
-        choose_torch(piece, LAYER_SECONDS)
-    calls = {"before": lambda: model(*args), "after": lambda: capture(model, *args)}
-    whole = in_turns({name: with_gradients(call) for name, call in calls.items()}, MODEL_SECONDS)
+        captures = captures_of(model, args)
+    if not captures:
+        return Explanation(type(model).__name__, tuple(_rows_of_modules(model)), notes=(NOTHING,))
+    calls = {None: lambda: model(*args)} | {capture: partial(capture, model, *args) for capture in captures}
+    found = in_turns({who: with_gradients(call) for who, call in calls.items()}, MODEL_SECONDS)
+    before, best = found.pop(None), min(captures, key=found.get)
+    pieces = Capture(type(model).forward, **best.choices).recorded(model, *args)
     rows = [row for piece in pieces for row in _rows_of_piece(piece)]
     notes = [] if len(pieces) == 1 else [f"its forward breaks into {len(pieces)} graphs: TORCH_LOGS=graph_breaks says where"]
-    if whole["after"] > whole["before"]:
-        notes.append("as a whole it does not gain, so swap leaves it as it is")
-    return Explanation(type(model).__name__, tuple(rows), whole["before"], whole["after"], tuple(notes))
+    if best.channels_last:
+        notes.append("volumes are in channels_last from the first convolution to the last")
+    if found[best] >= LEAST_GAIN * before:
+        notes.append("as a whole it does not gain, so swap leaves its forward as it is")
+    return Explanation(type(model).__name__, tuple(rows), before, found[best], tuple(notes))
 
 
 # Of what torch.compile captured.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
+from functools import partial
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
@@ -53,8 +54,8 @@ def swap(model: nn.Module, example_inputs: Tensor | tuple | None = None) -> nn.M
     with undisturbed(model):
         if isinstance(model, Swapped) and not forms:
             return model
-        capture = _captured(model, args) if forms.get(model) != "sequence" and may_capture(model) else None
-        _keep_the_fastest(model, args, forms, capture)
+        captures = _captures(model, args) if forms.get(model) != "sequence" and may_capture(model) else []
+        _keep_the_fastest(model, args, forms, captures)
     return model
 
 
@@ -64,7 +65,7 @@ def unswap(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if isinstance(module, Swapped):
             module.__class__ = module._fastnorm_original
-            for name in ("_planned", "_fastnorm_captured", "_fastnorm_by_torch"):
+            for name in ("_planned", "_fastnorm_captured", "_fastnorm_choices"):
                 module.__dict__.pop(name, None)
     return model
 
@@ -124,42 +125,56 @@ def check_call(function, model, args):
         raise ValueError(f"{function}: example_inputs: {name} cannot be called with them: {reason}") from error
 
 
-def _captured(model, args):
-    """A capture of the model's forward, with its layers chosen; None where it has nothing to fuse or cannot be captured."""
-    capture = Capture(type(model).forward)
-    try:
-        pieces = capture.recorded(model, *args)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        warnings.warn(f"swap: {type(model).__name__}.forward is left as it is, torch.compile fails: {reason}", stacklevel=3)
-        return None
+def captures_of(model: nn.Module, args: tuple) -> list[Capture]:
+    """Captures of the model's forward to choose from, each with its layers chosen; none where there is nothing to fuse."""
+    first, pieces = _capture(model, args, channels_last=False)
+    if not any(piece.gains for piece in pieces):
+        return []
     if len(pieces) > 1:
         warnings.warn(
             f"swap: {type(model).__name__}.forward breaks into {len(pieces)} graphs, each swapped by itself; "
             f"TORCH_LOGS=graph_breaks says where",
-            stacklevel=3,
+            stacklevel=4,
         )
-    if not any(piece.gains for piece in pieces):
-        return None
+    if not any(piece.has_volumes for piece in pieces):
+        return [first]
+    try:
+        return [first, _capture(model, args, channels_last=True)[0]]
+    except RuntimeError:  # Its code has views that the layout does not allow.
+        return [first]
+
+
+def _capture(model, args, channels_last):
+    capture = Capture(type(model).forward, channels_last=channels_last)
+    pieces = capture.recorded(model, *args)
     for piece in pieces:
         capture.by_torch |= choose_torch(piece, LAYER_SECONDS)
-    return capture
+    return capture, pieces
 
 
-def _keep_the_fastest(model, args, forms, capture):
-    """Of the model as it is, with modules exchanged, and with its forward captured, too."""
-    kind = type(model)
-    calls = {"as it is": lambda: model(*args)}
-    if capture is not None:
-        calls["captured"] = lambda: capture(model, *args)
-    found = in_turns({name: with_gradients(call) for name, call in calls.items()}, MODEL_SECONDS)
-    if capture is not None and found["captured"] < LEAST_GAIN * found["as it is"]:
+def _captures(model, args):
+    try:
+        return captures_of(model, args)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        warnings.warn(f"swap: {type(model).__name__}.forward is left as it is, torch.compile fails: {reason}", stacklevel=3)
+        return []
+
+
+def _keep_the_fastest(model, args, forms, captures):
+    """Of the model as it is, with its forward captured, and with modules exchanged."""
+    calls = {None: lambda: model(*args)}
+    calls |= {capture: partial(capture, model, *args) for capture in captures}
+    found = in_turns({who: with_gradients(call) for who, call in calls.items()}, MODEL_SECONDS)
+    as_it_is = found[None]
+    best = min(found, key=found.get)
+    if best is not None and found[best] < LEAST_GAIN * as_it_is:
+        kind = type(model)
         _exchange({module: form for module, form in forms.items() if module is not model})
         model.__class__ = swapped(kind, "captured")
-        model.__dict__["_fastnorm_by_torch"] = sorted(capture.by_torch)
-        model.__dict__["_fastnorm_captured"] = capture
+        model.__dict__ |= {"_fastnorm_choices": best.choices, "_fastnorm_captured": best}
         return
     _exchange(forms)
     after = in_turns({"exchanged": with_gradients(lambda: model(*args))}, MODEL_SECONDS)["exchanged"]
-    if forms and after > found["as it is"]:
+    if forms and after > as_it_is:
         unswap(model)
