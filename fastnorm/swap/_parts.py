@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from .. import functional
 from ..nn._layer_norm import layer_norm
 from ..nn._recognise import Activation, Convolution, Norm, Padding, Part, Sum, Unfused, Upsampling
+from ._in_place import may_change
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ def reading_of(node: Node) -> Reading:
     rule = RULES.get(node.target) if node.op in ("call_function", "call_method") else None
     if rule is None:
         raise Unfused("no layer that is fused")
+    if may_change(node):
+        raise Unfused("it works in place, on what others may see")
     try:
         reading = rule(*node.args, **node.kwargs)
     except TypeError:
@@ -70,6 +73,16 @@ def value(node) -> torch.Tensor:
     if not isinstance(found, torch.Tensor):
         raise Unfused("it takes no tensor")
     return found
+
+
+def reshaped(graph: Graph, tensor: Node, shape: tuple[int, ...]) -> Node:
+    """A call that gives the tensor another shape; one size may be known only when it runs."""
+    sizes = [size if type(size) is int else -1 for size in shape]
+    if sizes.count(-1) > 1:
+        raise Unfused("its shape is known only when it runs")
+    made = graph.call_method("reshape", (tensor, tuple(sizes)))
+    made.meta = dict(tensor.meta) | {"example_value": value(tensor).reshape(shape)}
+    return made
 
 
 # Convolutions.

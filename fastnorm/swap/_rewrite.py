@@ -281,7 +281,11 @@ class _Writer:
         return GraphModule(self._attributes, self._graph)
 
     def _copied(self, node, maps):
-        return self._graph.node_copy(node, lambda input: self._nodes[maps[input]])
+        copied = self._graph.node_copy(node, lambda input: self._nodes[maps[input]])
+        # torch's instance norm loses channels_last, after which code may say view; here the layout stays.
+        if copied.target == "view" and not isinstance(copied.args[-1], torch.dtype):
+            copied.target = "reshape"
+        return copied
 
     def _convolution(self, step):
         conv = step.layer.module
