@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.node import map_aggregate
 
+from ..nn._recognise import hooks_of
 from ._in_place import may_change
 from ._rewrite import Fused, rewrite
 from ._volumes import has_volumes
@@ -60,16 +62,36 @@ class Capture:
         self.by_torch, self.channels_last = set(by_torch), channels_last
         self.pieces: list[Piece] | None = None
 
+        self._forward = forward
+        self._compile()
+
+    def _compile(self):
+        forward = self._forward
+
         def run(module, *args, **kwargs):
             return forward(module, *args, **kwargs)
 
         # What torch.compile has compiled, and how often, it counts by the code.
         run.__code__ = run.__code__.replace()
         self._run = torch.compile(run, backend=self._rewrite)
+        self._hooks_of, self._hooks = None, ()
 
     def __call__(self, module: nn.Module, *args, **kwargs):
+        if self._has_other_hooks(module):
+            self._compile()
+            self._has_other_hooks(module)
         with capturing:
             return self._run(module, *args, **kwargs)
+
+    def _has_other_hooks(self, module):
+        """Whether hooks have come or gone since the last call, which torch.compile does not look for."""
+        if self._hooks_of is None or self._hooks_of() is not module:
+            self._hooks_of, before = weakref.ref(module), None
+            self._of_modules = [hooks for part in module.modules() for hooks in hooks_of(part)]
+        else:
+            before = self._hooks
+        self._hooks = [tuple(hooks) for hooks in self._of_modules if hooks]
+        return before is not None and before != self._hooks
 
     def _rewrite(self, before, example_inputs):
         after = rewrite(before, self.by_torch, self.channels_last)
@@ -112,19 +134,33 @@ capturing = _Capturing()
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Runs leave neither buffers, gradients nor random numbers changed; gradients are recorded in training mode only."""
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    """Runs leave nothing changed: buffers, gradients, attributes, random numbers. Gradients are recorded in training mode."""
+    numbers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    states = [(state, dict(state)) for module in model.modules() for state in (vars(module), module._parameters, module._buffers)]
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.device.type == "cuda"}
     with torch.random.fork_rng(devices=list(devices)), torch.set_grad_enabled(model.training):
         try:
             yield
         finally:
+            for state, was in states:
+                for name in [name for name in state if name not in was]:
+                    del state[name]
+                state.update(was)
             with torch.no_grad():
-                for buffer, was in buffers:
+                for buffer, was in numbers:
                     buffer.copy_(was)
             for parameter, was in gradients:
                 parameter.grad = was
+
+
+def copied(inputs):
+    """Inputs of their own for runs that may write to them, or leave gradients."""
+    return map_aggregate(inputs, lambda value: _own(value) if isinstance(value, Tensor) else value)
+
+
+def _own(tensor):
+    return tensor.detach().clone().requires_grad_(tensor.requires_grad)
 
 
 def in_turns(calls: dict[str, Callable[[], object]], seconds: float, least: int = 3, most: int = 15) -> dict[str, float]:

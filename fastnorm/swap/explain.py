@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ._capture import Capture, Piece, in_turns, seconds_by_call, undisturbed, with_gradients
 from ._rewrite import Fused, layers_of, name_of
-from .swap import LEAST_GAIN, MODEL_SECONDS, captures_of, check_call, check_module, form_of, may_capture, unswap
+from .swap import LEAST_GAIN, MODEL_SECONDS, as_arguments, captures_of, check_call, check_module, form_of, may_capture, unswap
 
 # A row for what takes less of the time is joined with others of its kind.
 LEAST_SHARE = 0.005
@@ -107,7 +107,7 @@ def explain(model: nn.Module, example_inputs: Tensor | tuple | None = None) -> E
     check_module("explain", model)
     if example_inputs is None:
         return Explanation(type(model).__name__, tuple(_rows_of_modules(model)), notes=(WITHOUT_INPUTS,))
-    args = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    args = as_arguments(example_inputs)
     model = unswap(_light_copy(model))
     check_call("explain", model, args)
     if not may_capture(model):

@@ -13,8 +13,8 @@ from ..nn._plan import make_plan
 from ..nn._recognise import changed_in_place
 from ..nn._steps import Call
 from ..nn.chain import Chain
-from ._capture import Capture, choose_torch, in_turns, undisturbed, with_gradients
-from ._classes import Swapped, swapped
+from ._capture import Capture, choose_torch, copied, in_turns, undisturbed, with_gradients
+from ._classes import Swapped, swapped, unswapped
 
 # How long is measured, in seconds: each layer that has a choice, and the whole model.
 LAYER_SECONDS, MODEL_SECONDS = 0.05, 1.0
@@ -49,13 +49,19 @@ def swap(model: nn.Module, example_inputs: Tensor | tuple | None = None) -> nn.M
     if example_inputs is None:
         _exchange(forms)
         return model
-    args = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    args = as_arguments(example_inputs)
     check_call("swap", model, args)
+    if isinstance(model, Swapped) and not forms:
+        return model
     with undisturbed(model):
-        if isinstance(model, Swapped) and not forms:
-            return model
         captures = _captures(model, args) if forms.get(model) != "sequence" and may_capture(model) else []
-        _keep_the_fastest(model, args, forms, captures)
+        best, seconds = _fastest(model, args, captures)
+    if best is None:
+        _exchange(forms)
+        _check_gain(model, args, forms, seconds)
+    else:
+        _exchange({module: form for module, form in forms.items() if module is not model} | {model: "captured"})
+        model.__dict__ |= {"_fastnorm_choices": best.choices, "_fastnorm_captured": best}
     return model
 
 
@@ -64,7 +70,7 @@ def unswap(model: nn.Module) -> nn.Module:
     check_module("unswap", model)
     for module in model.modules():
         if isinstance(module, Swapped):
-            module.__class__ = module._fastnorm_original
+            module.__class__ = unswapped(type(module))
             for name in ("_planned", "_fastnorm_captured", "_fastnorm_choices"):
                 module.__dict__.pop(name, None)
     return model
@@ -73,6 +79,10 @@ def unswap(model: nn.Module) -> nn.Module:
 def check_module(function: str, model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"{function}: model: expected a torch.nn.Module, got {type(model).__name__}")
+
+
+def as_arguments(example_inputs) -> tuple:
+    return copied(example_inputs if isinstance(example_inputs, tuple) else (example_inputs,))
 
 
 # Modules by themselves.
@@ -161,20 +171,21 @@ def _captures(model, args):
         return []
 
 
-def _keep_the_fastest(model, args, forms, captures):
-    """Of the model as it is, with its forward captured, and with modules exchanged."""
+def _fastest(model, args, captures):
+    """The capture that is fastest, or None for the model as it is, and the seconds of that."""
     calls = {None: lambda: model(*args)}
     calls |= {capture: partial(capture, model, *args) for capture in captures}
     found = in_turns({who: with_gradients(call) for who, call in calls.items()}, MODEL_SECONDS)
-    as_it_is = found[None]
-    best = min(found, key=found.get)
-    if best is not None and found[best] < LEAST_GAIN * as_it_is:
-        kind = type(model)
-        _exchange({module: form for module, form in forms.items() if module is not model})
-        model.__class__ = swapped(kind, "captured")
-        model.__dict__ |= {"_fastnorm_choices": best.choices, "_fastnorm_captured": best}
+    as_it_is = found.pop(None)
+    gaining = [capture for capture in captures if found[capture] < LEAST_GAIN * as_it_is]
+    return min(gaining, key=found.get, default=None), as_it_is
+
+
+def _check_gain(model, args, forms, seconds):
+    """Modules that were exchanged by themselves go back if that takes no less."""
+    if not forms:
         return
-    _exchange(forms)
-    after = in_turns({"exchanged": with_gradients(lambda: model(*args))}, MODEL_SECONDS)["exchanged"]
-    if forms and after > as_it_is:
+    with undisturbed(model):
+        after = in_turns({model: with_gradients(lambda: model(*args))}, MODEL_SECONDS)[model]
+    if after >= LEAST_GAIN * seconds:
         unswap(model)
