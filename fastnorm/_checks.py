@@ -225,6 +225,44 @@ def check_layer_filters(function: str, weight: Tensor, bias: Tensor | None, inpu
     return as_type_of(function, "weight", weight, input)
 
 
+def check_transposed_filters(function: str, weight: Tensor, bias: Tensor | None, input: Tensor, groups: int) -> Tensor:
+    """Filters (C_in, C_out / groups, *) that all samples share, or one for each; in the input's type. And their bias."""
+    check_tensor(function, "weight", weight)
+    n, c = input.shape[:2]
+    check_groups(function, groups, c)
+    shape, own = weight.shape, weight.dim() == input.dim() + 1
+    if not (own and shape[0] == n or weight.dim() == input.dim()) or shape[own] != c or 0 in shape[1 + own :]:
+        filters = ", ".join([str(c), "C_out" if groups == 1 else f"C_out / {groups}", *["k"] * (input.dim() - 2)])
+        raise ValueError(f"{function}: weight: expected shape ({filters}) or ({n}, {filters}), got {_shape(weight)}")
+    if bias is not None:
+        check_tensor(function, "bias", bias)
+        out_channels = shape[1 + own] * groups
+        if bias.shape != (out_channels,) and bias.shape != (n, out_channels):
+            raise ValueError(f"{function}: bias: expected shape ({out_channels},) or ({n}, {out_channels}), got {_shape(bias)}")
+        check_same_device(function, "bias", bias, input)
+    return as_type_of(function, "weight", weight, input)
+
+
+def check_transposed_window(
+    function: str, weight: Tensor, input: Tensor, stride, padding, output_padding, dilation
+) -> tuple[int, ...]:
+    """The size of what a transposed convolution writes."""
+    size = _plane(input)
+    check_sizes(function, "stride", stride, len(size), 1)
+    check_sizes(function, "dilation", dilation, len(size), 1)
+    check_sizes(function, "padding", padding, len(size), 0)
+    check_sizes(function, "output_padding", output_padding, len(size), 0)
+    numbers = (per_dimension(value, len(size)) for value in (stride, padding, output_padding, dilation))
+    written = []
+    for length, width, step, side, more, apart in zip(size, weight.shape[-len(size) :], *numbers):
+        if more >= max(step, apart):
+            raise ValueError(f"{function}: output_padding: expected less than stride or dilation, got {output_padding!r}")
+        written.append((length - 1) * step - 2 * side + apart * (width - 1) + more + 1)
+    if min(written) < 1:
+        raise ValueError(f"{function}: padding: expected one that leaves an output, got {padding!r}, which leaves {tuple(written)}")
+    return tuple(written)
+
+
 def check_window(
     function: str, weight: Tensor, input: Tensor, stride, padding, dilation, padding_mode: str, scale_factor=None
 ) -> None:

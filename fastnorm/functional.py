@@ -28,9 +28,12 @@ from ._checks import (
     check_same_device,
     check_same_shape,
     check_sizes,
+    check_statistics_rule,
     check_statistics_settings,
     check_styles,
     check_tensor,
+    check_transposed_filters,
+    check_transposed_window,
     check_upsampling,
     check_window,
 )
@@ -595,6 +598,67 @@ def norm_conv2d(
         input, weight, bias, stride, padding, dilation, groups, padding_mode,
         mean=mean, scale=scale, shift=shift, residual=residual, activation=activation, negative_slope=negative_slope,
         scale_factor=scale_factor, output_activation=output_activation, output_negative_slope=output_negative_slope,
+        return_stats=return_stats, eps=eps, correction=correction, eps_mode=eps_mode, return_entered=return_entered,
+    )  # fmt: skip
+
+
+def norm_conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    output_padding: int | tuple[int, int] = 0,
+    groups: int = 1,
+    dilation: int | tuple[int, int] = 1,
+    *,
+    mean: Tensor | None = None,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+    negative_slope: float = 0.01,
+    output_activation: str | None = None,
+    output_negative_slope: float = 0.01,
+    return_stats: bool = False,
+    eps: float = 1e-5,
+    correction: int = 0,
+    eps_mode: str = "var",
+    return_entered: bool = False,
+) -> Tensor | tuple[Tensor, ...]:
+    """`norm_conv2d` with a transposed convolution.
+
+        entered = activation((input - mean) * scale + shift + residual)
+        output  = output_activation(conv_transpose2d(entered, weight, bias))
+
+    Args:
+        input: (N, C_in, H, W).
+        weight: (C_in, C_out / groups, kH, kW), or (N, C_in, C_out / groups, kH, kW) for a filter per sample, in the
+            input's type.
+        bias: (C_out,) or (N, C_out).
+        stride, padding, output_padding, groups, dilation: as in torch.nn.functional.conv_transpose2d.
+        mean, scale, shift, residual, activation, output_activation, return_stats, return_entered: as in `norm_conv2d`.
+
+    Returns:
+        As `norm_conv2d`, with H_out = (H - 1) * stride - 2 * padding + dilation * (kH - 1) + output_padding + 1.
+    """
+    name = "norm_conv_transpose2d"
+    check_channels(name, input, 2)
+    weight = check_transposed_filters(name, weight, bias, input, groups)
+    size = check_transposed_window(name, weight, input, stride, padding, output_padding, dilation)
+    for parameter_name, parameter in (("mean", mean), ("scale", scale), ("shift", shift)):
+        if parameter is not None:
+            check_per_plane(name, parameter_name, parameter, input)
+    if residual is not None:
+        residual = check_same_shape(name, "residual", residual, input)
+    check_activation(name, activation, negative_slope)
+    check_activation(name, output_activation, output_negative_slope, "output_")
+    if return_stats:
+        check_statistics_rule(name, size, eps, correction, eps_mode)
+    return _run(ops.norm_conv_transpose2d)(
+        input, weight, bias, stride, padding, output_padding, groups, dilation,
+        mean=mean, scale=scale, shift=shift, residual=residual, activation=activation, negative_slope=negative_slope,
+        output_activation=output_activation, output_negative_slope=output_negative_slope,
         return_stats=return_stats, eps=eps, correction=correction, eps_mode=eps_mode, return_entered=return_entered,
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ from . import (
     layer_instance_norm,
     modulated_conv2d,
     norm_conv2d,
+    norm_conv_transpose2d,
     reflection_pad,
     scale_shift,
     spatially_adaptive_norm,
@@ -36,5 +37,6 @@ OPERATORS = {
         reflection_pad,
         upsample_conv2d,
         norm_conv2d,
+        norm_conv_transpose2d,
     )
 }

@@ -39,7 +39,7 @@ def norm_conv2d(
     found = forward(
         input, weight, bias, *entry, *window, groups, PADDING_MODES[padding_mode], *exit, *rule, return_stats, return_entered
     )
-    return _wanted(found, return_stats, return_entered)
+    return wanted(found, return_stats, return_entered)
 
 
 def reference(
@@ -54,10 +54,10 @@ def reference(
     output = upsample_conv2d.formula(entered, weight, bias, *window, groups, PADDING_MODES[padding_mode]).to(input.dtype)
     output = scale_shift.reference(output, activation=output_activation, negative_slope=output_negative_slope)
     stats = instance_stats.reference(output, eps, correction, eps_mode) if return_stats else (None, None)
-    return _wanted((output, *stats, entered), return_stats, return_entered)
+    return wanted((output, *stats, entered), return_stats, return_entered)
 
 
-def _wanted(found, return_stats, return_entered):
+def wanted(found, return_stats, return_entered):
     output, mean, rstd, entered = found
     if not (return_stats or return_entered):
         return output
@@ -177,7 +177,7 @@ def repeated(
     def call(input, weight, bias, mean, scale, shift, residual):
         filters = on_lattice(weight, input, scale_factor)
         found = kernel(input, filters, bias, mean, scale, shift, residual, *activated, *settled)
-        return _wanted(found, return_stats, return_entered)
+        return wanted(found, return_stats, return_entered)
 
     return call
 

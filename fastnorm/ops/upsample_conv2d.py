@@ -113,24 +113,29 @@ def _around(scale_factor, padding):
 
 
 def phase_filters(weight, scale_factor):
-    """The weight with taps added up for every phase, (.., K + f - 1, ..), in the type in which maps are computed.
+    """The weight with taps added up for every phase, (.., K + f - 1, ..), in the type in which maps are computed."""
+    return prepared(weight, ("phases", *scale_factor), lambda weight: _phase_filters(weight, scale_factor))
 
-    Of a parameter that needs no gradient it is made once, and anew when its numbers have changed. Whoever changes them may
-    go past every count of changes, by `weight.data` as moving averages do: so the numbers themselves are compared, which
-    takes a tenth of making the filters. On a GPU that would wait for it, and they are made at each call.
+
+def prepared(weight, how, prepare):
+    """prepare(weight), done once of a parameter that needs no gradient, and anew when its numbers have changed.
+
+    Whoever changes them may go past every count of changes, by `weight.data` as moving averages do: so the numbers
+    themselves are compared, which takes a tenth of making the filters. On a GPU that would wait for it, and they are made at
+    each call.
     """
     differentiated = weight.requires_grad and torch.is_grad_enabled()
     if differentiated or not isinstance(weight, torch.nn.Parameter) or weight.device.type != "cpu" or torch.compiler.is_compiling():
-        return _phase_filters(weight, scale_factor)
+        return prepare(weight)
     numbers = weight.detach()
     if type(numbers) is not torch.Tensor:  # A fake one, or one that some other library made: it may have no numbers.
-        return _phase_filters(weight, scale_factor)
-    factors, of, filters = _prepared.get(weight, (None, None, None))
-    if factors != scale_factor or of.dtype != weight.dtype or not torch.equal(of, numbers):
+        return prepare(weight)
+    known, of, filters = _prepared.get(weight, (None, None, None))
+    if known != how or of.dtype != weight.dtype or not torch.equal(of, numbers):
         # What inference mode makes, no backward could use later.
         with torch.inference_mode(False), torch.no_grad():
-            of, filters = numbers.clone(), _phase_filters(weight, scale_factor)
-        _prepared[weight] = [*scale_factor], of, filters
+            of, filters = numbers.clone(), prepare(weight)
+        _prepared[weight] = how, of, filters
     return filters
 
 
@@ -154,7 +159,7 @@ def dilated_formula(input, filters, bias, input_dilation, stride, padding, dilat
         lengths = [size * step + sum(padding[2 * dim :][:2]) for dim, (size, step) in enumerate(zip(input.shape[2:], input_dilation))]
         input = pad(input, _in_elements(input_dilation, padding), padding_mode)
         for dim, (step, length) in enumerate(zip(input_dilation, lengths)):
-            input = _apart(input, dim + 2, step).narrow(dim + 2, -padding[2 * dim] % step, length)
+            input = apart(input, dim + 2, step).narrow(dim + 2, -padding[2 * dim] % step, length)
         padding, padding_mode = [0] * len(padding), ZEROS
     filters = filters.expand(input.shape[0], *filters.shape[1:])
     return dynamic_conv2d.formula(input, filters, bias, stride, padding, dilation, groups, padding_mode)
@@ -165,7 +170,7 @@ def _in_elements(input_dilation, padding):
     return [-(-side // input_dilation[index // 2]) for index, side in enumerate(padding)]
 
 
-def _apart(map, dim, step):
+def apart(map, dim, step):
     """Elements `step` apart along `dim`, zeros between them and behind the last."""
     if step == 1:
         return map
@@ -187,7 +192,7 @@ def forward(input, weight, bias, scale_factor, stride, padding, dilation, groups
         (filters, _, _, around, _, border), rims = same
         if any(rims):
             return _with_rims(input, weight, bias, scale_factor, padding, groups, rims)
-        return _by_phases(input, filters, bias, scale_factor, around, groups, border)
+        return convolve_on_lattice(input, filters, bias, scale_factor, around, groups, border)
     upsampled = upsample_pad2d.forward(input, scale_factor, padding, padding_mode)
     return _convolve(upsampled, weight, bias, stride, [0] * len(padding), dilation, groups, ZEROS)
 
@@ -294,7 +299,7 @@ def _differentiate(ctx, grad):
             (input.shape[2 + dim] + around[2 * dim + 1] - 1) * factor + padding[2 * dim] - grad.shape[2 + dim] + 1,
         )
     ]
-    turned = _exchanged(filters.flip(spatial), groups)
+    turned = exchanged(filters.flip(spatial), groups)
     step = scale_factor, sides, ones, groups, ZEROS
     grad_input = grad_filters = grad_bias = None
     if need_input:
@@ -305,7 +310,7 @@ def _differentiate(ctx, grad):
         padded = upsample_pad2d.forward(input, ones, around, border)
         shared = turned.to(grad.dtype).expand(grad.shape[0], *turned.shape[1:])
         found = dynamic_conv2d.backward(padded, grad, shared, *step, False, True, False)[1].to(filters.dtype)
-        found = _exchanged(found, groups).flip(spatial)
+        found = exchanged(found, groups).flip(spatial)
         grad_filters = found.sum(0, keepdim=True) if filters.shape[0] == 1 else found
     if need_bias:
         dims, bias_dtype = ctx.bias
@@ -314,14 +319,14 @@ def _differentiate(ctx, grad):
     return grad_input, grad_filters, grad_bias, None, None, None, None
 
 
-def _exchanged(filters, groups):
+def exchanged(filters, groups):
     """(N, C_out, C_in / groups, *) to (N, C_in, C_out / groups, *)."""
     n, channels, others, *kernel = filters.shape
     by_group = filters.reshape(n, groups, channels // groups, others, *kernel).transpose(2, 3)
     return by_group.reshape(n, groups * others, channels // groups, *kernel)
 
 
-_by_phases = differentiable(_convolve_by_phases, _definition, _save, _differentiate)
+convolve_on_lattice = differentiable(_convolve_by_phases, _definition, _save, _differentiate)
 
 
 def _samples(make, shape):
