@@ -198,7 +198,7 @@ def _with_rims(input, weight, bias, entry, filters, lattice, border, window, exi
     def finished(strip):
         return scale_shift.forward(strip, None, None, None, None, None, *exit) if exit[0] else strip
 
-    upsample_conv2d.write_rims(output, part, input.shape, weight, bias, scale_factor, padding, groups, rims, finished)
+    upsample_conv2d.write_rims(output, part, input, weight, bias, scale_factor, padding, groups, rims, finished)
     return output, entered
 
 

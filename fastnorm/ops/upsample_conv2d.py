@@ -222,34 +222,33 @@ def _with_rims(input, weight, bias, scale_factor, padding, groups, rims):
             if count:
                 sides = [*around]
                 sides[2 * dim + last], sides[2 * dim + 1 - last] = padding[2 * dim + last], 0
-                strip = _strip(input.narrow, input.shape, weight, bias, scale_factor, sides, groups, dim, last, count)
+                strip = _strip(input.narrow, input, weight, bias, scale_factor, sides, groups, dim, last, count)
                 output = torch.cat([output, strip] if last else [strip, output], dim + 2)
         around[2 * dim : 2 * dim + 2] = padding[2 * dim : 2 * dim + 2]
     return output.contiguous(memory_format=memory_format(input))
 
 
-def write_rims(output, part, shape, weight, bias, scale_factor, padding, groups, rims, finished):
-    """Over those outputs of a lattice that are not the same; `part(dim, start, length)` is what enters there of a map of that
-    shape, and `finished` what becomes of an output.
+def write_rims(output, part, input, weight, bias, scale_factor, padding, groups, rims, finished):
+    """Over those outputs of a lattice that are not the same; `part(dim, start, length)` is what enters there of the input, and
+    `finished` what becomes of an output.
     """
     for side, count in enumerate(rims):
         if count:
             dim, last = divmod(side, 2)
             sides = [*padding]
             sides[2 * dim + 1 - last] = 0
-            strip = finished(_strip(part, shape, weight, bias, scale_factor, sides, groups, dim, last, count))
+            strip = finished(_strip(part, input, weight, bias, scale_factor, sides, groups, dim, last, count))
             output.narrow(dim + 2, output.shape[dim + 2] - count if last else 0, count).copy_(strip)
 
 
-def _strip(part, shape, weight, bias, scale_factor, padding, groups, dim, last, count):
+def _strip(part, input, weight, bias, scale_factor, padding, groups, dim, last, count):
     """The first outputs along a dimension, or the last."""
-    ones, factor, length = [1] * len(scale_factor), scale_factor[dim], shape[dim + 2]
+    ones, factor, length = [1] * len(scale_factor), scale_factor[dim], input.shape[dim + 2]
     met = count + weight.shape[dim - len(ones)] - 1
     side = padding[2 * dim + last]
     elements = min(length, -(-max(side + 1, met - side) // factor))
-    part = part(dim + 2, length - elements if last else 0, elements)
-    layout = memory_format(part)
-    part = part.contiguous(memory_format=layout)
+    layout = memory_format(input)
+    part = part(dim + 2, length - elements if last else 0, elements).contiguous(memory_format=layout)
     padded = upsample_pad2d.forward(part, scale_factor, padding, REFLECT)
     padded = padded.narrow(dim + 2, padded.shape[dim + 2] - met if last else 0, met).contiguous(memory_format=layout)
     return _convolve(padded, weight, bias, ones, [0] * len(padding), ones, groups, ZEROS)

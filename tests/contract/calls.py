@@ -54,7 +54,7 @@ def is_map(tensor):
 
 def hands_on(operator):
     """Whether it is made of other operators that hand on maps, in the input's type, from one to the next."""
-    return operator.name in ("upsample_conv2d", "norm_conv2d")
+    return operator.name in ("upsample_conv2d", "norm_conv2d", "norm_conv_transpose2d")
 
 
 def filters_of(call, sample):
