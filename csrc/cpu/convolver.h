@@ -21,7 +21,7 @@ class Convolver {
   explicit Convolver(const Pass<T>& pass)
       : pass_(pass),
         conv_(pass.conv),
-        block_(conv_, pass.in_channels() / conv_.groups, pass.out_channels() / conv_.groups, in_limit, out_limit),
+        block_(conv_, pass.in_channels() / conv_.groups, pass.out_channels() / conv_.groups, in_limit, outs_of_a_task(conv_)),
         shape_(conv_, direction),
         phases_(forward ? conv_.input_dilation[2] : conv_.stride[2]),
         phase_pitch_(shape_.vectors() * lanes<W>),
@@ -90,6 +90,11 @@ class Convolver {
           bias(of.block_.outs),
           line(of.sum_pitch_ + 2 * lanes<W>) {}
   };
+
+  // A stride brings as many more elements for an output: as many more outputs share them.
+  static int64_t outs_of_a_task(const Convolution& conv) {
+    return out_limit * (forward ? conv.stride[1] * conv.stride[2] : 1);
+  }
 
   int64_t rows_of_a_chunk() const {
     const int64_t in_rows = forward ? conv_.stride[1] : 1;
