@@ -346,19 +346,7 @@ class Convolver {
     const int64_t kernel = kernel_size(conv_), filter = conv_.in_channels * kernel;
     const int64_t out_stride = forward ? filter : kernel, in_stride = forward ? kernel : filter;
     const F* from = filters + group * conv_.out_channels * filter + out * out_stride + in * in_stride;
-    // What lies side by side for each channel: all, or with input and output exchanged the kernel of one.
-    const int64_t run = forward ? ins * kernel : kernel;
-    for (int64_t i = 0; i < ins; i += run / kernel)
-      for_each_vector<W>(0, run, [&](int64_t k, auto count) {
-        W* to = packed + (i * kernel + k) * channels;
-        for (int64_t c = 0; c < channels; c += lanes<W>) {
-          const int width = smaller(lanes<W>, channels - c);
-          Vector<W> square[lanes<W>] = {};
-          for (int j = 0; j < width; ++j) square[j] = load(from + (c + j) * out_stride + i * in_stride + k, count);
-          transpose<W>(square);
-          for (int lane = 0; lane < number_of<W>(count); ++lane) store(to + lane * channels + c, square[lane], width);
-        }
-      });
+    pack_filters<channels>(from, out_stride, in_stride, ins, kernel, packed);
   }
 
   void write(const Part& work, int64_t chunk, const Plane<T>& result, const Workspace& space) const {

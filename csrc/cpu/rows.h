@@ -25,7 +25,8 @@ inline void for_each_square(int64_t length, int64_t channels, const Body& body) 
 
 // The shape of a row in cache, in which the source's begins with a vector. What lies before and behind comes from inside
 // the row, or is zero. A stride of s leaves the elements in s phases, each a segment in which neighbours are s apart: taps
-// then read whole vectors. Each segment, too, has the source's first element of it at the start of a vector. Elements that lie apart lie side by side here: it is the result that then has phases.
+// then read whole vectors, and in each segment the source's begins with one. Elements that lie apart lie side by side here:
+// it is the result that then has phases.
 template <class W>
 class RowShape {
  public:
