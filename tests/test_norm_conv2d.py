@@ -85,6 +85,7 @@ LAYERS = {
     "up by 3, 5x5": (8, 16, 5, dict(padding=2, scale_factor=3)),
     "few channels": (8, 8, 3, dict(padding=1)),
     "a point": (16, 24, 1, dict()),
+    "a point of many channels": (150, 67, 1, dict()),
     "groups, dilated": (12, 18, 3, dict(padding=2, dilation=2, groups=3)),
 }  # fmt: skip
 

@@ -21,7 +21,7 @@ class Convolver {
   explicit Convolver(const Pass<T>& pass)
       : pass_(pass),
         conv_(pass.conv),
-        block_(conv_, pass.in_channels() / conv_.groups, pass.out_channels() / conv_.groups, in_limit, out_limit),
+        block_(conv_, pass.in_channels() / conv_.groups, pass.out_channels() / conv_.groups, in_limit, outs_of_a_task(conv_)),
         shape_(conv_, direction),
         phases_(forward ? conv_.input_dilation[2] : conv_.stride[2]),
         phase_pitch_(shape_.vectors() * lanes<W>),
@@ -90,6 +90,11 @@ class Convolver {
           bias(of.block_.outs),
           line(of.sum_pitch_ + 2 * lanes<W>) {}
   };
+
+  // A stride brings as many more elements for an output: as many more outputs share them.
+  static int64_t outs_of_a_task(const Convolution& conv) {
+    return out_limit * (forward ? conv.stride[1] * conv.stride[2] : 1);
+  }
 
   int64_t rows_of_a_chunk() const {
     const int64_t in_rows = forward ? conv_.stride[1] : 1;
@@ -341,19 +346,7 @@ class Convolver {
     const int64_t kernel = kernel_size(conv_), filter = conv_.in_channels * kernel;
     const int64_t out_stride = forward ? filter : kernel, in_stride = forward ? kernel : filter;
     const F* from = filters + group * conv_.out_channels * filter + out * out_stride + in * in_stride;
-    // What lies side by side for each channel: all, or with input and output exchanged the kernel of one.
-    const int64_t run = forward ? ins * kernel : kernel;
-    for (int64_t i = 0; i < ins; i += run / kernel)
-      for_each_vector<W>(0, run, [&](int64_t k, auto count) {
-        W* to = packed + (i * kernel + k) * channels;
-        for (int64_t c = 0; c < channels; c += lanes<W>) {
-          const int width = smaller(lanes<W>, channels - c);
-          Vector<W> square[lanes<W>] = {};
-          for (int j = 0; j < width; ++j) square[j] = load(from + (c + j) * out_stride + i * in_stride + k, count);
-          transpose<W>(square);
-          for (int lane = 0; lane < number_of<W>(count); ++lane) store(to + lane * channels + c, square[lane], width);
-        }
-      });
+    pack_filters<channels>(from, out_stride, in_stride, ins, kernel, packed);
   }
 
   void write(const Part& work, int64_t chunk, const Plane<T>& result, const Workspace& space) const {

@@ -8,10 +8,12 @@
 //   2. It brings the rows that a chunk of the result needs to cache: widened, changed, padded (rows.h, window.h).
 //   3. A tile of output channels by vectors of pixels stays in registers while all taps of all input channels pass
 //      (tile.h, convolver.h). Where the input's elements lie apart, the result has phases, and each has its own taps.
+//      Where many channels meet at single taps, its lines are the rows of a matrix (pointwise.h).
 //   4. The result's rows end with the bias, the activation and their share of the statistics (finish.h).
 
 #include "convolvers.h"
 #include "minimal.h"
+#include "pointwise.h"
 
 namespace fastnorm::FASTNORM_ISA {
 
@@ -30,9 +32,10 @@ void own_statistics(const NormConv2d& call, int64_t first, int64_t count) {
   }
 }
 
-// By fewer multiplications, where that fits.
+// By fewer multiplications, or as a product of matrices, where that fits.
 template <class T, class Body>
 void convolve_forward(const Pass<T>& pass, const Body& body) {
+  if (Pointwise<T>::fits(pass)) return body(Pointwise<T>(pass));
   if constexpr (sizeof(Wide<T>) == sizeof(float)) {
     if (Minimal<T, PlainFiltering>::fits(pass)) return body(Minimal<T, PlainFiltering>(pass));
     if (Minimal<T, UpsampledFiltering>::fits(pass)) return body(Minimal<T, UpsampledFiltering>(pass));

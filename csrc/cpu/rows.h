@@ -25,7 +25,8 @@ inline void for_each_square(int64_t length, int64_t channels, const Body& body) 
 
 // The shape of a row in cache, in which the source's begins with a vector. What lies before and behind comes from inside
 // the row, or is zero. A stride of s leaves the elements in s phases, each a segment in which neighbours are s apart: taps
-// then read whole vectors. Elements that lie apart lie side by side here: it is the result that then has phases.
+// then read whole vectors, and in each segment the source's begins with one. Elements that lie apart lie side by side here:
+// it is the result that then has phases.
 template <class W>
 class RowShape {
  public:
@@ -44,13 +45,14 @@ class RowShape {
         direction == Direction::forward ? ceil_div(conv.output[2], conv.input_dilation[2])
                                         : ceil_div(larger(seen(conv), conv.padding[2] + conv.input[2]), stride_);
     vectors_ = ceil_div(results, lanes<W>);
-    if (phases_ == 1) start_ = ceil_div(before_, lanes<W>) * lanes<W> - before_;
-    int64_t last_offset = start_ + (direction == Direction::forward ? reach(conv) / stride_ : before_ + 1);
-    if (conv.input_dilation[2] > 1) last_offset = start_ + before_ + 1 + reach(conv) / conv.input_dilation[2];
-    const int64_t brought =
-        phases_ == 1 ? start_ + before_ + ceil_div(length_, lanes<W>) * lanes<W> : ceil_div(before_ + length_, phases_);
-    segment_ = larger(vectors_ * lanes<W> + last_offset, brought);
-    pitch_ = ceil_div(phases_ * segment_, lanes<W>) * lanes<W>;
+    const int64_t lead = ceil_div(before_, phases_);  // of a segment
+    skew_ = lead * phases_ - before_;
+    start_ = ceil_div(lead, lanes<W>) * lanes<W> - lead;
+    int64_t last_offset = direction == Direction::forward ? start_ + (skew_ + reach(conv)) / stride_ : first() + 1;
+    if (conv.input_dilation[2] > 1) last_offset = first() + 1 + reach(conv) / conv.input_dilation[2];
+    const int64_t brought = first() + ceil_div(ceil_div(length_, phases_), lanes<W>) * lanes<W>;
+    segment_ = ceil_div(larger(vectors_ * lanes<W> + last_offset, brought), lanes<W>) * lanes<W>;
+    pitch_ = phases_ * segment_;
     find_margins();
   }
 
@@ -59,7 +61,8 @@ class RowShape {
   int64_t slot_stride(int64_t channels) const { return (channels * pitch_ / lanes<W> | 1) * lanes<W>; }
   int64_t vectors() const { return vectors_; }  // of a phase of the result
   int64_t position(int64_t padded) const {
-    return phases_ == 1 ? start_ + padded : padded % phases_ * segment_ + padded / phases_;
+    const int64_t skewed = padded + skew_;
+    return skewed % phases_ * segment_ + start_ + skewed / phases_;
   }
 
   // Brings one row to where there were zeros, or another one. Meanwhile the row `ahead` of it comes nearer: it is next.
@@ -96,7 +99,7 @@ class RowShape {
   }
 
   bool contiguous() const { return phases_ == 1; }
-  int64_t first() const { return start_ + before_; }  // where the source's row begins
+  int64_t first() const { return start_ + (before_ + skew_) / phases_; }  // where the source's row begins
   int64_t length() const { return length_; }
 
  private:
@@ -126,7 +129,9 @@ class RowShape {
 
   int64_t length_, stride_, phases_;
   Border border_;
-  int64_t before_, padded_, start_ = 0, vectors_, segment_, pitch_, margins_ = 0;
+  int64_t before_, padded_;
+  int64_t skew_;  // of padded positions, for the source's first element to be of the first phase
+  int64_t start_, vectors_, segment_, pitch_, margins_ = 0;
   Buffer<Margin> margin_;
 };
 

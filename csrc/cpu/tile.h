@@ -22,6 +22,25 @@ struct Taps {
 template <int channels>
 constexpr int tile_vectors = registers * 3 / 4 / channels < 4 ? registers * 3 / 4 / channels : 4;
 
+// The filters of a tile of output channels: (ins, kernel, channels).
+template <int channels, class F, class W>
+inline void pack_filters(
+    const F* from, int64_t out_stride, int64_t in_stride, int64_t ins, int64_t kernel, W* packed) {
+  // What lies side by side for each channel: all, or with input and output exchanged the kernel of one.
+  const int64_t run = in_stride == kernel ? ins * kernel : kernel;
+  for (int64_t i = 0; i < ins; i += run / kernel)
+    for_each_vector<W>(0, run, [&](int64_t k, auto count) {
+      W* to = packed + (i * kernel + k) * channels;
+      for (int64_t c = 0; c < channels; c += lanes<W>) {
+        const int width = smaller(lanes<W>, channels - c);
+        Vector<W> square[lanes<W>] = {};
+        for (int j = 0; j < width; ++j) square[j] = load(from + (c + j) * out_stride + i * in_stride + k, count);
+        transpose<W>(square);
+        for (int lane = 0; lane < number_of<W>(count); ++lane) store(to + lane * channels + c, square[lane], width);
+      }
+    });
+}
+
 // Where a tile begins, and where it goes: rows of sums, `stride` apart, each a sum of parts.
 template <class W>
 struct Partial {

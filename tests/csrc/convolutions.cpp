@@ -258,6 +258,8 @@ void check_layers(Element element) {
       {{element, false, 1, 1, 65, 66, {1, 5, 23}, {1, 5, 23}, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {1, 1, 1}, {}}, false},
       {{element, false, 2, 1, 3, 16, {1, 9, 31}, {1, 9, 31}, {1, 9, 9}, {1, 1, 1}, {0, 4, 4}, {1, 1, 1}, {}}, false},
       {{element, false, 2, 1, 9, 10, {1, 7, 31}, {1, 13, 62}, {1, 4, 4}, {1, 1, 1}, {0, 2, 2}, {1, 1, 1}, {}, {1, 2, 2}}, false},
+      // As a product of matrices.
+      {{element, false, 1, 1, 146, 33, {1, 2, 101}, {1, 2, 101}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {1, 1, 1}, {}}, false},
       // Upsampled otherwise: few channels, by 3, filters of samples, a volume.
       {{element, false, 2, 1, 5, 6, {1, 5, 9}, {1, 10, 17}, {1, 4, 4}, {1, 1, 1}, {0, 2, 2}, {1, 1, 1}, {}, {1, 2, 2}}, false},
       {{element, false, 1, 1, 4, 6, {1, 5, 7}, {1, 15, 21}, {1, 5, 5}, {1, 1, 1}, {0, 3, 3}, {1, 1, 1}, {}, {1, 3, 3}}, false},
