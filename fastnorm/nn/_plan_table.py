@@ -40,7 +40,7 @@ def cells(step, plan) -> tuple[str, str, str]:
     made = [written.words for written in step.written(plan.sizes)]
     if not isinstance(step, Convolve):
         return ", ".join(made), "scale_shift", ""
-    at = next(index for index, words in enumerate(made) if words.startswith("conv "))
+    at = next(index for index, words in enumerate(made) if words.startswith("conv"))
     entry = [layer.part.words for layer in step.entry.layers]
     if step.entered is not None:
         entry[-1] += " (kept)"

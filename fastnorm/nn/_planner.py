@@ -104,6 +104,8 @@ class Planner:
     def convolve(self, stream, layer):
         if layer.part.padding == "same" and stream.padding:
             stream = self.write(stream, "another padding follows")
+        if layer.part.transposed and (stream.upsampling or stream.padding):
+            stream = self.write(stream, "a transposed convolution follows")
         step = Convolve(layer, stream.entry, self.new_map(), stream.upsampling, stream.padding)
         if stream.skips:
             step.entered = self.new_map()

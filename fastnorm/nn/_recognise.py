@@ -31,11 +31,18 @@ class Unfused(Exception):
 
 @dataclass(frozen=True)
 class Convolution:
-    """Without its padding, which is a part before it; but with the padding "same" of an even kernel, whose sides differ."""
+    """Without its padding, which is a part before it; but with the padding "same" of an even kernel, whose sides differ.
 
-    padding: int | str = 0
+    A transposed one has its padding, which cuts off what it writes.
+    """
 
-    words = "conv"
+    padding: int | str | tuple[int, int] = 0
+    transposed: bool = False
+    output_padding: tuple[int, int] = (0, 0)
+
+    @property
+    def words(self) -> str:
+        return "conv_transpose" if self.transposed else "conv"
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,10 @@ def _convolution(conv):
     if padding == "valid" or not any(padding):
         return (Convolution(),)
     return Padding(conv.padding_mode, tuple(padding)), Convolution()
+
+
+def _transposed_convolution(conv):
+    return (Convolution(tuple(conv.padding), True, tuple(conv.output_padding)),)
 
 
 def _instance_norm(norm):
@@ -230,6 +241,7 @@ _UPSAMPLED = "scale_factor padding padding_mode"
 
 RULES = {
     nn.Conv2d: Rule(_CONV, _convolution),
+    nn.ConvTranspose2d: Rule(f"{_CONV} output_padding", _transposed_convolution),
     InstanceNorm2d: Rule(f"{_OWN} track_running_stats", _instance_norm),
     nn.InstanceNorm2d: Rule(_NORM, _instance_norm),
     nn.BatchNorm2d: Rule(_NORM, _batch_norm),

@@ -241,11 +241,15 @@ class Convolve(Step):
         conv, part, norm = self.layer.module, self.layer.part, self.statistics
         self._factor = _product(self.upsampling)
         self._padding = _sum(self.padding) if self.padding else part.padding
-        self._window = dict(
-            stride=conv.stride, padding=self._padding, dilation=conv.dilation, groups=conv.groups,
-            padding_mode=self.padding[0].part.mode if self.padding else conv.padding_mode,
-            scale_factor=self._factor, **_activation(self.activation, "output_"),
-        )  # fmt: skip
+        self._window = dict(stride=conv.stride, padding=self._padding, dilation=conv.dilation, groups=conv.groups)
+        if part.transposed:
+            self._function = functional.norm_conv_transpose2d
+            self._window["output_padding"] = part.output_padding
+        else:
+            self._function = functional.norm_conv2d
+            self._window["padding_mode"] = self.padding[0].part.mode if self.padding else conv.padding_mode
+            self._window["scale_factor"] = self._factor
+        self._window.update(_activation(self.activation, "output_"))
         self._ends = dict(return_entered=self.entered is not None, **_activation(self.entry.activation))
         if norm is not None:
             self._ends.update(return_stats=True, **norm.of_planes)
@@ -285,8 +289,8 @@ class Convolve(Step):
             return repeated(*tensors)
         self._check_channels(input)
         changes = dict(mean=mean, scale=scale, shift=shift, residual=residual)
-        found = functional.norm_conv2d(input, weight, bias, **changes, **self._window, **self._ends)
-        if facts != known and not torch.compiler.is_compiling():
+        found = self._function(input, weight, bias, **changes, **self._window, **self._ends)
+        if facts != known and not self.layer.part.transposed and not torch.compiler.is_compiling():
             repeated = None
             # Autocast mixes types, and is asked at every call what to make of them.
             if weight.dtype == input.dtype and (residual is None or residual.dtype == input.dtype):
@@ -303,17 +307,23 @@ class Convolve(Step):
         if by_torch:
             output = self._convolved_by_torch(entered, weight, bias)
         else:
-            output = functional.norm_conv2d(_as_autocast(entered), weight, bias, **self._window)
+            output = self._function(_as_autocast(entered), weight, bias, **self._window)
         return output, None if self.entered is None else entered
 
     def _convolved_by_torch(self, input, weight, bias):
         window, around = self._window, self._padding
+        if self.layer.part.transposed:
+            settings = (window[name] for name in ("stride", "padding", "output_padding", "groups", "dilation"))
+            return self._activated(F.conv_transpose2d(input, weight, bias, *settings))
         mode, factor = window["padding_mode"], window["scale_factor"]
         if factor != (1, 1) or (mode != "zeros" and around != "same" and around):
             rows, columns = around if around else (0, 0)
             input = functional.upsample_pad2d(input, factor, (columns, columns, rows, rows), mode)
             around = 0
         output = F.conv2d(input, weight, bias, window["stride"], around, window["dilation"], window["groups"])
+        return self._activated(output)
+
+    def _activated(self, output):
         return output if self.activation is None else functional.scale_shift(output, **_activation(self.activation))
 
     def culprit(self, argument: str) -> Layer:
@@ -333,13 +343,19 @@ class Convolve(Step):
     def _check_input(self, input):
         conv = self.layer.module
         self._check_channels(input)
+        if self.layer.part.transposed:
+            return
         mode = self._window["padding_mode"]
         check_window("chain", conv.weight, input, conv.stride, self._padding, conv.dilation, mode, self._factor)
 
     def _output(self, shape):
         if shape is None:
             return None
-        conv = self.layer.module
+        conv, part = self.layer.module, self.layer.part
+        if part.transposed:
+            sides = zip(shape[2:], conv.kernel_size, conv.stride, part.padding, part.output_padding, conv.dilation)
+            size = [(length - 1) * jump - 2 * side + step * (width - 1) + more + 1 for length, width, jump, side, more, step in sides]
+            return shape[0], conv.out_channels, *size
         around = both_sides(self._padding, conv.kernel_size, conv.dilation)
         size = [length * factor for length, factor in zip(shape[2:], self._factor)]
         return shape[0], conv.out_channels, *output_size(size, conv.kernel_size, conv.stride, around, conv.dilation)
@@ -355,7 +371,7 @@ class Convolve(Step):
             if module is not conv or part.mode != "zeros":
                 made.append(Written(part.words, name, shape))
         stride = "" if conv.stride == (1, 1) else f", stride {one_or_two(conv.stride)}"
-        made.append(Written(f"conv {'x'.join(map(str, conv.kernel_size))}{stride}", self.layer.name, output))
+        made.append(Written(f"{self.layer.part.words} {'x'.join(map(str, conv.kernel_size))}{stride}", self.layer.name, output))
         if self.activation is not None:
             made.append(Written(self.activation.part.words, self.activation.name, output))
         made[-1] = made[-1]._replace(map=self.output)

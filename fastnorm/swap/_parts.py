@@ -118,6 +118,20 @@ def _convolution(input, weight, bias, stride, padding, dilation, groups, padding
     return Reading(input, (Padding(padding_mode, padding), Convolution()) if any(padding) else (Convolution(),), conv)
 
 
+def _conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
+    if value(input).dim() != 4:
+        raise Unfused("its input is no batch of maps")
+    shape = tuple(value(weight).shape)
+    settings = stride, padding, output_padding, dilation = [_pair(numbers) for numbers in (stride, padding, output_padding, dilation)]
+    if not _are_numbers((*shape[-4:], groups, *(number for pair in settings for number in pair))):
+        raise Unfused("its settings are computed")
+    conv = Operands(
+        weight, bias, stride=stride, dilation=dilation, groups=groups, in_channels=shape[-4],
+        out_channels=shape[-3] * groups, kernel_size=shape[-2:], per_sample=len(shape) == 5,
+    )  # fmt: skip
+    return Reading(input, (Convolution(padding, True, output_padding),), conv)
+
+
 # Norms.
 
 
@@ -276,6 +290,8 @@ def _are_numbers(values):
 RULES = {
     torch.conv2d: _conv2d,
     functional.dynamic_conv2d: _dynamic_conv2d,
+    torch.conv_transpose2d: _conv_transpose2d,
+    functional.norm_conv_transpose2d: _conv_transpose2d,
     F.instance_norm: _instance_norm,
     functional.instance_norm: _instance_norm,
     functional.layer_instance_norm: _layer_instance_norm,

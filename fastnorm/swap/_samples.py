@@ -1,4 +1,4 @@
-"""Convolutions with a filter per sample, read as `functional.dynamic_conv2d`.
+"""Convolutions with a filter per sample, read as `functional.dynamic_conv2d`, or as `functional.norm_conv_transpose2d`.
 
 Public code has two ways to write them: as one convolution of all samples laid side by side, with a group for each; and
 as a loop over samples, whose results are joined.
@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 from torch.fx import Graph, Node
 
 from .. import functional
@@ -27,26 +26,6 @@ def recognise_samples(graph: Graph, sweep: Callable[[Node | None], None]) -> Non
             made = None
         if made is not None:
             sweep(made)
-
-
-def dynamic_conv_transpose2d(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] = 0,
-    output_padding: int | tuple[int, int] = 0,
-    groups: int = 1,
-    dilation: int | tuple[int, int] = 1,
-) -> Tensor:
-    """torch.nn.functional.conv_transpose2d with a filter per sample: weight (N, C_in, C_out / groups, kH, kW), bias (N, C_out).
-
-    A sample at a time, which is several times as fast as a group for each.
-    """
-    settings = stride, padding, output_padding, groups, dilation
-    biases = [None] * len(weight) if bias is None else bias
-    samples = zip(input.split(1), weight, biases)
-    return torch.cat([F.conv_transpose2d(sample, filters, bias, *settings) for sample, filters, bias in samples])
 
 
 # Samples side by side: (1, N * C, H, W) for (N, C, H, W).
@@ -68,7 +47,7 @@ def _conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1)
 
 
 def _conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
-    return dynamic_conv_transpose2d, input, weight, bias, groups, 1, (stride, padding, output_padding, dilation)
+    return functional.norm_conv_transpose2d, input, weight, bias, groups, 1, (stride, padding, output_padding, dilation)
 
 
 def _put_convolution(graph, node, function, input, weight, bias, groups, out_dim, settings):
