@@ -580,11 +580,42 @@ def norm_conv2d(
         output (N, C_out, H_out, W_out); with return_stats (output, mean, rstd), these (N, C_out) in float32, or float64
         for a float64 input; with return_entered (..., entered), of the input's shape.
     """
-    name = "norm_conv2d"
-    check_channels(name, input, 2)
-    check_sizes(name, "scale_factor", scale_factor, 2, 1)
+    settings = {name: value for name, value in locals().items() if name not in ("input", "weight", "bias")}
+    return _norm_conv("norm_conv2d", 2, input, weight, bias, **settings)
+
+
+def norm_conv3d(input: Tensor, weight: Tensor, bias: Tensor | None = None, *args, **settings) -> Tensor | tuple[Tensor, ...]:
+    """`norm_conv2d` of volumes: input (N, C_in, D, H, W), weight (C_out, C_in / groups, kD, kH, kW)."""
+    names = "stride", "padding", "dilation", "groups", "padding_mode"
+    return _norm_conv("norm_conv3d", 3, input, weight, bias, **dict(zip(names, args)), **settings)
+
+
+def _norm_conv(
+    name, spatial_dims, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros", *,
+    mean=None, scale=None, shift=None, residual=None, activation=None, negative_slope=0.01, scale_factor=1,
+    output_activation=None, output_negative_slope=0.01, return_stats=False, eps=1e-5, correction=0, eps_mode="var",
+    return_entered=False,
+):  # fmt: skip
+    check_channels(name, input, spatial_dims)
+    check_sizes(name, "scale_factor", scale_factor, spatial_dims, 1)
     weight = check_layer_filters(name, weight, bias, input, groups)
-    check_window(name, weight, input, stride, padding, dilation, padding_mode, per_dimension(scale_factor, 2))
+    factor = per_dimension(scale_factor, spatial_dims)
+    check_window(name, weight, input, stride, padding, dilation, padding_mode, factor)
+    entry = dict(mean=mean, scale=scale, shift=shift, residual=residual, activation=activation, negative_slope=negative_slope)
+    exit = dict(output_activation=output_activation, output_negative_slope=output_negative_slope)
+    entry = _checked_ends(name, input, **entry, **exit)
+    if return_stats:
+        check_output_statistics(name, weight, input, stride, padding, dilation, scale_factor, eps, correction, eps_mode)
+    return _run(ops.norm_conv2d)(
+        input, weight, bias, stride, padding, dilation, groups, padding_mode, **entry, scale_factor=scale_factor,
+        return_stats=return_stats, eps=eps, correction=correction, eps_mode=eps_mode, return_entered=return_entered,
+    )  # fmt: skip
+
+
+def _checked_ends(
+    name, input, mean, scale, shift, residual, activation, negative_slope, output_activation, output_negative_slope
+):
+    """What is done to the map before and after a convolution."""
     for parameter_name, parameter in (("mean", mean), ("scale", scale), ("shift", shift)):
         if parameter is not None:
             check_per_plane(name, parameter_name, parameter, input)
@@ -592,13 +623,9 @@ def norm_conv2d(
         residual = check_same_shape(name, "residual", residual, input)
     check_activation(name, activation, negative_slope)
     check_activation(name, output_activation, output_negative_slope, "output_")
-    if return_stats:
-        check_output_statistics(name, weight, input, stride, padding, dilation, scale_factor, eps, correction, eps_mode)
-    return _run(ops.norm_conv2d)(
-        input, weight, bias, stride, padding, dilation, groups, padding_mode,
+    return dict(
         mean=mean, scale=scale, shift=shift, residual=residual, activation=activation, negative_slope=negative_slope,
-        scale_factor=scale_factor, output_activation=output_activation, output_negative_slope=output_negative_slope,
-        return_stats=return_stats, eps=eps, correction=correction, eps_mode=eps_mode, return_entered=return_entered,
+        output_activation=output_activation, output_negative_slope=output_negative_slope,
     )  # fmt: skip
 
 
@@ -642,23 +669,34 @@ def norm_conv_transpose2d(
     Returns:
         As `norm_conv2d`, with H_out = (H - 1) * stride - 2 * padding + dilation * (kH - 1) + output_padding + 1.
     """
-    name = "norm_conv_transpose2d"
-    check_channels(name, input, 2)
+    settings = {name: value for name, value in locals().items() if name not in ("input", "weight", "bias")}
+    return _norm_conv_transpose("norm_conv_transpose2d", 2, input, weight, bias, **settings)
+
+
+def norm_conv_transpose3d(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, *args, **settings
+) -> Tensor | tuple[Tensor, ...]:
+    """`norm_conv_transpose2d` of volumes: input (N, C_in, D, H, W), weight (C_in, C_out / groups, kD, kH, kW)."""
+    names = "stride", "padding", "output_padding", "groups", "dilation"
+    return _norm_conv_transpose("norm_conv_transpose3d", 3, input, weight, bias, **dict(zip(names, args)), **settings)
+
+
+def _norm_conv_transpose(
+    name, spatial_dims, input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, *,
+    mean=None, scale=None, shift=None, residual=None, activation=None, negative_slope=0.01,
+    output_activation=None, output_negative_slope=0.01, return_stats=False, eps=1e-5, correction=0, eps_mode="var",
+    return_entered=False,
+):  # fmt: skip
+    check_channels(name, input, spatial_dims)
     weight = check_transposed_filters(name, weight, bias, input, groups)
     size = check_transposed_window(name, weight, input, stride, padding, output_padding, dilation)
-    for parameter_name, parameter in (("mean", mean), ("scale", scale), ("shift", shift)):
-        if parameter is not None:
-            check_per_plane(name, parameter_name, parameter, input)
-    if residual is not None:
-        residual = check_same_shape(name, "residual", residual, input)
-    check_activation(name, activation, negative_slope)
-    check_activation(name, output_activation, output_negative_slope, "output_")
+    entry = dict(mean=mean, scale=scale, shift=shift, residual=residual, activation=activation, negative_slope=negative_slope)
+    exit = dict(output_activation=output_activation, output_negative_slope=output_negative_slope)
+    entry = _checked_ends(name, input, **entry, **exit)
     if return_stats:
         check_statistics_rule(name, size, eps, correction, eps_mode)
     return _run(ops.norm_conv_transpose2d)(
-        input, weight, bias, stride, padding, output_padding, groups, dilation,
-        mean=mean, scale=scale, shift=shift, residual=residual, activation=activation, negative_slope=negative_slope,
-        output_activation=output_activation, output_negative_slope=output_negative_slope,
+        input, weight, bias, stride, padding, output_padding, groups, dilation, **entry,
         return_stats=return_stats, eps=eps, correction=correction, eps_mode=eps_mode, return_entered=return_entered,
     )  # fmt: skip
 

@@ -89,7 +89,7 @@ class Upsampling:
 
     @property
     def words(self) -> str:
-        return f"upsample {one_or_two(self.factor)}"
+        return f"upsample {shortened(self.factor)}"
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return *shape[:2], *(size * factor for size, factor in zip(shape[2:], self.factor))
@@ -102,7 +102,7 @@ class Padding:
 
     @property
     def words(self) -> str:
-        return f"{self.mode} {one_or_two(self.sides)}"
+        return f"{self.mode} {shortened(self.sides)}"
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return *shape[:2], *(size + 2 * side for size, side in zip(shape[2:], self.sides))
@@ -115,8 +115,8 @@ class Sum:
     words = "add"
 
 
-def one_or_two(numbers):
-    return str(numbers[0]) if numbers[0] == numbers[1] else f"{numbers[0]}x{numbers[1]}"
+def shortened(numbers):
+    return str(numbers[0]) if len(set(numbers)) == 1 else "x".join(map(str, numbers))
 
 
 Part = Convolution | Norm | Activation | Upsampling | Padding | Sum

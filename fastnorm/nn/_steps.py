@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass, field
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from .._checks import autocasts, check_per_plane, check_window
 from ..ops import norm_conv2d
 from ..ops._window import both_sides, output_size
 from ._layer_norm import affine_of_blend, affine_of_samples
-from ._recognise import Norm, Part, one_or_two
+from ._recognise import Norm, Part, shortened
 from ._styles import call, style_of, takes_style
 
 
@@ -193,6 +194,13 @@ def _activation(layer, whose=""):
     return {f"{whose}activation": layer.part.name, f"{whose}negative_slope": layer.part.negative_slope}
 
 
+# By the number of dimensions: of this package, and torch's own for both.
+_FUNCTIONS = {
+    2: (functional.norm_conv2d, functional.norm_conv_transpose2d, (F.conv2d, F.conv_transpose2d)),
+    3: (functional.norm_conv3d, functional.norm_conv_transpose3d, (F.conv3d, F.conv_transpose3d)),
+}
+
+
 class Step:
     """Reads maps, writes maps, and frees those that nobody reads after it."""
 
@@ -239,14 +247,15 @@ class Convolve(Step):
 
     def prepare(self) -> None:
         conv, part, norm = self.layer.module, self.layer.part, self.statistics
-        self._factor = _product(self.upsampling)
+        plain, transposed, self._by_torch = _FUNCTIONS[len(conv.kernel_size)]
+        self._factor = _product(self.upsampling, len(conv.kernel_size))
         self._padding = _sum(self.padding) if self.padding else part.padding
         self._window = dict(stride=conv.stride, padding=self._padding, dilation=conv.dilation, groups=conv.groups)
         if part.transposed:
-            self._function = functional.norm_conv_transpose2d
+            self._function = transposed
             self._window["output_padding"] = part.output_padding
         else:
-            self._function = functional.norm_conv2d
+            self._function = plain
             self._window["padding_mode"] = self.padding[0].part.mode if self.padding else conv.padding_mode
             self._window["scale_factor"] = self._factor
         self._window.update(_activation(self.activation, "output_"))
@@ -314,13 +323,13 @@ class Convolve(Step):
         window, around = self._window, self._padding
         if self.layer.part.transposed:
             settings = (window[name] for name in ("stride", "padding", "output_padding", "groups", "dilation"))
-            return self._activated(F.conv_transpose2d(input, weight, bias, *settings))
+            return self._activated(self._by_torch[1](input, weight, bias, *settings))
         mode, factor = window["padding_mode"], window["scale_factor"]
-        if factor != (1, 1) or (mode != "zeros" and around != "same" and around):
+        if max(factor) > 1 or (mode != "zeros" and around != "same" and around):
             rows, columns = around if around else (0, 0)
             input = functional.upsample_pad2d(input, factor, (columns, columns, rows, rows), mode)
             around = 0
-        output = F.conv2d(input, weight, bias, window["stride"], around, window["dilation"], window["groups"])
+        output = self._by_torch[0](input, weight, bias, window["stride"], around, window["dilation"], window["groups"])
         return self._activated(output)
 
     def _activated(self, output):
@@ -337,7 +346,7 @@ class Convolve(Step):
 
     def _check_channels(self, input):
         channels = self.layer.module.in_channels
-        if input.dim() == 4 and input.shape[1] != channels:
+        if input.dim() == len(self._factor) + 2 and input.shape[1] != channels:
             raise ValueError(f"input: expected {channels} channels, got {input.shape[1]}")
 
     def _check_input(self, input):
@@ -370,7 +379,7 @@ class Convolve(Step):
             # torch's convolution copies the map for every padding but that with zeros.
             if module is not conv or part.mode != "zeros":
                 made.append(Written(part.words, name, shape))
-        stride = "" if conv.stride == (1, 1) else f", stride {one_or_two(conv.stride)}"
+        stride = "" if max(conv.stride) == 1 else f", stride {shortened(conv.stride)}"
         made.append(Written(f"{self.layer.part.words} {'x'.join(map(str, conv.kernel_size))}{stride}", self.layer.name, output))
         if self.activation is not None:
             made.append(Written(self.activation.part.words, self.activation.name, output))
@@ -378,11 +387,9 @@ class Convolve(Step):
         return made
 
 
-def _product(layers):
-    rows = columns = 1
-    for layer in layers:
-        rows, columns = rows * layer.part.factor[0], columns * layer.part.factor[1]
-    return rows, columns
+def _product(layers, dims):
+    factors = [layer.part.factor for layer in layers]
+    return tuple(map(prod, zip(*factors))) if factors else (1,) * dims
 
 
 def _sum(layers):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from torch.fx.node import map_aggregate
 
 from ..nn._recognise import hooks_of
 from ._in_place import may_change
-from ._rewrite import Fused, rewrite
+from ._rewrite import Choices, Fused, rewrite
 from ._volumes import has_volumes
 
 
@@ -54,12 +54,11 @@ class Capture:
 
     Args:
         forward: of a class, taking the module first.
-        by_torch: names of the layers whose convolution stays torch's.
-        channels_last: whether volumes are brought to that layout.
+        choices: of another capture of the same forward.
     """
 
-    def __init__(self, forward: Callable, by_torch: Iterable[str] = (), channels_last: bool = False) -> None:
-        self.by_torch, self.channels_last = set(by_torch), channels_last
+    def __init__(self, forward: Callable, choices: Choices = Choices()) -> None:
+        self.choices = choices
         self.pieces: list[Piece] | None = None
 
         self._forward = forward
@@ -94,16 +93,11 @@ class Capture:
         return before is not None and before != self._hooks
 
     def _rewrite(self, before, example_inputs):
-        after = rewrite(before, self.by_torch, self.channels_last)
+        after = rewrite(before, self.choices)
         if self.pieces is None:
             return after.forward
         self.pieces.append(Piece(before, after))
         return self.pieces[-1]
-
-    @property
-    def choices(self) -> dict:
-        """What was chosen by measuring, for another capture of the same forward."""
-        return dict(by_torch=sorted(self.by_torch), channels_last=self.channels_last)
 
     def recorded(self, module: nn.Module, *args) -> list[Piece]:
         """The pieces of one call."""
@@ -253,6 +247,7 @@ def choose_torch(piece: Piece, seconds: float) -> set[str]:
         module = piece.after.get_submodule(node.target) if node.op == "call_module" else None
         if not isinstance(module, Fused) or not module.has_choice:
             return
+        module.with_gradients = torch.is_grad_enabled()
         found = in_turns({who: with_gradients(_chosen(module, who, call)) for who in (OURS, TORCH)}, seconds, most=9)
         module.by_torch = found[TORCH] < 0.95 * found[OURS]
         if module.by_torch:

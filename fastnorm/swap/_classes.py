@@ -82,7 +82,7 @@ class _Captured(Swapped):
             return self._fastnorm_original.forward(self, *args, **kwargs)
         captured = self.__dict__.get("_fastnorm_captured")
         if captured is None:
-            captured = Capture(self._fastnorm_original.forward, **self.__dict__.get("_fastnorm_choices", {}))
+            captured = Capture(self._fastnorm_original.forward, self.__dict__["_fastnorm_choices"])
             self.__dict__["_fastnorm_captured"] = captured
         return captured(self, *args, **kwargs)
 

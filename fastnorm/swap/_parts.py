@@ -88,19 +88,22 @@ def reshaped(graph: Graph, tensor: Node, shape: tuple[int, ...]) -> Node:
 # Convolutions.
 
 
-def _conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    if value(input).dim() != 4:
+def _conv(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    shape = tuple(value(weight).shape)
+    if value(input).dim() != len(shape):
         raise Unfused("its input is no batch of maps")
-    return _convolution(input, weight, bias, stride, padding, dilation, groups, "zeros", tuple(value(weight).shape))
+    return _convolution(input, weight, bias, stride, padding, dilation, groups, "zeros", shape, per_sample=False)
 
 
 def _dynamic_conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros"):
     return _convolution(input, weight, bias, stride, padding, dilation, groups, padding_mode, value(weight).shape)
 
 
-def _convolution(input, weight, bias, stride, padding, dilation, groups, padding_mode, shape):
-    per_sample, shape = len(shape) == 5, shape[-4:]
-    stride, dilation, kernel = _pair(stride), _pair(dilation), tuple(shape[2:])
+def _convolution(input, weight, bias, stride, padding, dilation, groups, padding_mode, shape, per_sample):
+    shape = shape[1:] if per_sample else shape
+    kernel = tuple(shape[2:])
+    dims = len(kernel)
+    stride, dilation = per_dimension(stride, dims), per_dimension(dilation, dims)
     if not _are_numbers((*stride, *dilation, *shape, groups)):
         raise Unfused("its settings are computed")
     conv = Operands(
@@ -112,22 +115,25 @@ def _convolution(input, weight, bias, stride, padding, dilation, groups, padding
         if any(total % 2 for total in around):
             return Reading(input, (Convolution("same"),), conv)
         padding = tuple(total // 2 for total in around)
-    padding = (0, 0) if padding == "valid" else _pair(padding)
+    padding = (0,) * dims if padding == "valid" else per_dimension(padding, dims)
     if not _are_numbers(padding):
         raise Unfused("its padding is computed")
     return Reading(input, (Padding(padding_mode, padding), Convolution()) if any(padding) else (Convolution(),), conv)
 
 
-def _conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
-    if value(input).dim() != 4:
+def _conv_transpose(input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
+    shape, dims = tuple(value(weight).shape), value(input).dim() - 2
+    per_sample = len(shape) == dims + 3
+    if not per_sample and len(shape) != dims + 2:
         raise Unfused("its input is no batch of maps")
-    shape = tuple(value(weight).shape)
-    settings = stride, padding, output_padding, dilation = [_pair(numbers) for numbers in (stride, padding, output_padding, dilation)]
-    if not _are_numbers((*shape[-4:], groups, *(number for pair in settings for number in pair))):
+    shape = shape[1:] if per_sample else shape
+    settings = [per_dimension(numbers, dims) for numbers in (stride, padding, output_padding, dilation)]
+    if not _are_numbers((*shape, groups, *(number for numbers in settings for number in numbers))):
         raise Unfused("its settings are computed")
+    stride, padding, output_padding, dilation = settings
     conv = Operands(
-        weight, bias, stride=stride, dilation=dilation, groups=groups, in_channels=shape[-4],
-        out_channels=shape[-3] * groups, kernel_size=shape[-2:], per_sample=len(shape) == 5,
+        weight, bias, stride=stride, dilation=dilation, groups=groups, in_channels=shape[0],
+        out_channels=shape[1] * groups, kernel_size=shape[2:], per_sample=per_sample,
     )  # fmt: skip
     return Reading(input, (Convolution(padding, True, output_padding),), conv)
 
@@ -215,14 +221,14 @@ def _interpolate(
         raise Unfused("its input is no batch of maps")
     if scale_factor is None:
         scale_factor = _factor_between(value(input).shape[2:], size)
-    factor = _pair(scale_factor)
+    factor = per_dimension(scale_factor, 2)
     if not _are_numbers(factor) or any(number != int(number) or number < 1 for number in factor):
         raise Unfused("its factor is no integer")
     return Reading(input, (Upsampling(tuple(map(int, factor))),) if max(factor) > 1 else ())
 
 
 def _factor_between(before, size):
-    after = _pair(size)
+    after = per_dimension(size, 2)
     if not _are_numbers((*before, *after)) or any(big % small for big, small in zip(after, before)):
         raise Unfused("its factor is no integer")
     return tuple(big // small for big, small in zip(after, before))
@@ -277,10 +283,10 @@ def _view(input, *shape):
     return Reading(input, ())
 
 
-def _pair(numbers):
+def per_dimension(numbers, dims):
     if isinstance(numbers, (tuple, list)):
-        return tuple(numbers) * (2 if len(numbers) == 1 else 1)
-    return numbers, numbers
+        return tuple(numbers) * (dims if len(numbers) == 1 else 1)
+    return (numbers,) * dims
 
 
 def _are_numbers(values):
@@ -288,10 +294,12 @@ def _are_numbers(values):
 
 
 RULES = {
-    torch.conv2d: _conv2d,
+    torch.conv2d: _conv,
+    torch.conv3d: _conv,
     functional.dynamic_conv2d: _dynamic_conv2d,
-    torch.conv_transpose2d: _conv_transpose2d,
-    functional.norm_conv_transpose2d: _conv_transpose2d,
+    torch.conv_transpose2d: _conv_transpose,
+    torch.conv_transpose3d: _conv_transpose,
+    functional.norm_conv_transpose2d: _conv_transpose,
     F.instance_norm: _instance_norm,
     functional.instance_norm: _instance_norm,
     functional.layer_instance_norm: _layer_instance_norm,

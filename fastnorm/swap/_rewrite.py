@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -23,19 +22,29 @@ from ._volumes import put_volumes_channels_last
 from ._parts import Operands, reading_of, value
 
 
-def rewrite(module: GraphModule, by_torch: Collection[str] = (), channels_last: bool = False) -> GraphModule:
-    """The same function with fused layers; parameters are shared. `module` itself stays as it is.
-
-    The convolutions of the layers `by_torch` stay torch's; the rest of such a layer is fused. With `channels_last` volumes are
-    brought to that layout when they come in, and back when they leave: oneDNN's convolutions are faster in it.
+@dataclass(frozen=True)
+class Choices:
+    """What was found by measuring: names of the layers whose convolution stays torch's, None where nothing was measured;
+    whether that was with gradients; and whether volumes are brought to channels_last.
     """
+
+    by_torch: frozenset[str] | None = None
+    with_gradients: bool = False
+    channels_last: bool = False
+
+    def of(self, name: str) -> tuple[bool | None, bool]:
+        return None if self.by_torch is None else name in self.by_torch, self.with_gradients
+
+
+def rewrite(module: GraphModule, choices: Choices = Choices()) -> GraphModule:
+    """The same function with fused layers; parameters are shared. `module` itself stays as it is."""
     graph = Graph()
     output = graph.graph_copy(module.graph, copies := {})
     graph.output(output)
     for node, copied in copies.items():
         copied.meta = node.meta
     sweep = Sweep(graph)
-    if channels_last:
+    if choices.channels_last:
         put_volumes_channels_last(graph)
     make_out_of_place(graph)
     recognise_samples(graph, sweep)
@@ -43,7 +52,7 @@ def rewrite(module: GraphModule, by_torch: Collection[str] = (), channels_last: 
     make_out_of_place(graph)
     sweep()
     steps = _Reader(graph).steps()
-    return _Writer(module, by_torch).written(steps)
+    return _Writer(module, choices).written(steps)
 
 
 @dataclass
@@ -183,14 +192,18 @@ class _Source:
 # threads of an AVX-512 Xeon, 3x3, times of torch over those of fastnorm: 32 channels 1.15, 64 1.00, 128 0.85, 256 0.90;
 # 64 to 128 with stride 2 1.10; 3 to 32 of 9x9 1.36 and 32 to 3 3.7; upsampled before 1.2 to 1.8; of 1x1, 256 channels 0.51.
 LEAST_IN_TRAINING = 64
+# Of volumes, forward: 32 to 32 channels at 96^3 0.84, 64 to 32 0.87, 64 to 64 at 48^3 0.98, 1 to 32 3.5; of 1x1x1, 32 to 3, 2.6;
+# transposed by 2x2x2, 64 to 32, 4.7.
+LEAST_OF_VOLUMES = 32
 
 
 class Fused(nn.Module):
     """A step of a plan as a module of a graph, which gives it all its tensors."""
 
-    def __init__(self, step: Convolve | ScaleShift, by_torch: bool = False) -> None:
+    def __init__(self, step: Convolve | ScaleShift, by_torch: bool | None = None, with_gradients: bool = False) -> None:
+        """by_torch: whether its convolution is torch's; None where that was not measured, with gradients or without."""
         super().__init__()
-        self.step, self.by_torch = step, by_torch
+        self.step, self.by_torch, self.with_gradients = step, by_torch, with_gradients
         step.prepare()
 
     @property
@@ -223,14 +236,20 @@ class Fused(nn.Module):
         differentiated = norm_conv2d.is_differentiated(
             (input, weight, bias, norm_weight, norm_bias, rho, mean, residual)
         )
-        by_torch = self.by_torch or (differentiated and self._is_ahead_in_training(weight))
+        by_torch = self.by_torch
+        if by_torch is None or differentiated != self.with_gradients:
+            by_torch = self._is_ahead(weight, differentiated)
         output, statistics, entered = self.step.computed(entering, weight, bias, differentiated, by_torch)
         return output, *(statistics or (None, None)), entered
 
-    def _is_ahead_in_training(self, weight):
+    def _is_ahead(self, weight, differentiated):
+        """Whether torch's convolution is, where that was not measured."""
         if not self.has_choice or self.step.upsampling or weight.device.type != "cpu":
             return False
-        return min(weight.shape[:2]) >= LEAST_IN_TRAINING or all(size == 1 for size in weight.shape[2:])
+        channels, kernel = min(weight.shape[:2]), weight.shape[2:]
+        if len(kernel) == 3:
+            return differentiated or (channels >= LEAST_OF_VOLUMES and max(kernel) > 1 and not self.step.layer.part.transposed)
+        return differentiated and (channels >= LEAST_IN_TRAINING or max(kernel) == 1)
 
     def extra_repr(self) -> str:
         words = ", ".join(written.words for written in self.step.written(_UnknownSizes()))
@@ -253,8 +272,8 @@ class _UnknownSizes(dict):
 class _Writer:
     """A graph from steps."""
 
-    def __init__(self, module: GraphModule, by_torch: Collection[str]) -> None:
-        self._graph, self._by_torch = Graph(), by_torch
+    def __init__(self, module: GraphModule, choices: Choices) -> None:
+        self._graph, self._choices = Graph(), choices
         self._attributes = {
             node.target: attrgetter(node.target)(module)
             for node in module.graph.nodes
@@ -305,7 +324,7 @@ class _Writer:
             norm = map(self._node, entry.norm.module.operands.tensors)
         mean, rstd = self._statistics.get(entry.map, (None, None)) if entry.takes_statistics else (None, None)
         name = f"fused_{len(self._graph.nodes)}"
-        self._attributes[name] = Fused(step, step.layer.name in self._by_torch)
+        self._attributes[name] = Fused(step, *self._choices.of(step.layer.name))
         arguments = self._nodes[entry.map], weight, bias, *norm, mean, rstd, self._node(entry.residual)
         made = self._graph.call_module(name, arguments)
         sources = [layer.module.node for layer in layers_of(step)]

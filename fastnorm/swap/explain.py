@@ -136,10 +136,10 @@ def _measured(model, args):
     calls = {None: lambda: model(*args)} | {capture: partial(capture, model, *args) for capture in captures}
     found = in_turns({who: with_gradients(call) for who, call in calls.items()}, MODEL_SECONDS)
     before, best = found.pop(None), min(captures, key=found.get)
-    pieces = Capture(type(model).forward, **best.choices).recorded(model, *args)
+    pieces = Capture(type(model).forward, best.choices).recorded(model, *args)
     rows = [row for piece in pieces for row in _rows_of_piece(piece)]
     notes = [] if len(pieces) == 1 else [f"its forward breaks into {len(pieces)} graphs: TORCH_LOGS=graph_breaks says where"]
-    if best.channels_last:
+    if best.choices.channels_last:
         notes.append("volumes are in channels_last from the first convolution to the last")
     if found[best] >= LEAST_GAIN * before:
         notes.append("as a whole it does not gain, so swap leaves its forward as it is")

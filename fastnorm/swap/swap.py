@@ -6,6 +6,7 @@ import warnings
 from collections import OrderedDict
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
@@ -15,6 +16,7 @@ from ..nn._steps import Call
 from ..nn.chain import Chain
 from ._capture import Capture, choose_torch, copied, in_turns, undisturbed, with_gradients
 from ._classes import Swapped, swapped, unswapped
+from ._rewrite import Choices
 
 # How long is measured, in seconds: each layer that has a choice, and the whole model.
 LAYER_SECONDS, MODEL_SECONDS = 0.05, 1.0
@@ -155,10 +157,10 @@ def captures_of(model: nn.Module, args: tuple) -> list[Capture]:
 
 
 def _capture(model, args, channels_last):
-    capture = Capture(type(model).forward, channels_last=channels_last)
+    capture = Capture(type(model).forward, Choices(channels_last=channels_last))
     pieces = capture.recorded(model, *args)
-    for piece in pieces:
-        capture.by_torch |= choose_torch(piece, LAYER_SECONDS)
+    by_torch = frozenset().union(*(choose_torch(piece, LAYER_SECONDS) for piece in pieces))
+    capture.choices = Choices(by_torch, torch.is_grad_enabled(), channels_last)
     return capture, pieces
 
 
