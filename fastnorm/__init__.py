@@ -6,6 +6,7 @@ from . import functional as functional
 from . import nn as nn
 from . import ops as ops
 from .allocator import tune_allocator as tune_allocator
+from .swap import explain as explain
 from .swap import swap as swap
 from .swap import unswap as unswap
 from .swap import verify as verify

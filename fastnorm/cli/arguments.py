@@ -19,6 +19,14 @@ def device(name: str) -> str:
     return name
 
 
+def shape(text: str, least: int = 1) -> tuple[int, ...]:
+    """Sizes with an x between them, `least` of them or more."""
+    sizes = text.split("x")
+    if len(sizes) < least or not all(size.isdigit() and int(size) > 0 for size in sizes):
+        raise argparse.ArgumentTypeError(f"expected sizes such as 1x3x512x512, got {text!r}")
+    return tuple(map(int, sizes))
+
+
 def count(text: str) -> int:
     with contextlib.suppress(ValueError):
         if int(text) >= 1:

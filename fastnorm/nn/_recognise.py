@@ -288,7 +288,7 @@ def is_known(module: nn.Module) -> bool:
 
 def why_called(module: nn.Module) -> None:
     """Raise `Unfused` where more happens when this module is called than its type says."""
-    if any(_hooks(module)):
+    if any(hooks_of(module)):
         raise Unfused("it has hooks")
     if "forward" in vars(module):
         raise Unfused("its forward is replaced")
@@ -296,7 +296,7 @@ def why_called(module: nn.Module) -> None:
         raise Unfused("it is parametrised")
 
 
-def _hooks(module):
+def hooks_of(module: nn.Module):
     return module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
 
 
@@ -354,7 +354,7 @@ class Watch:
         self._settings = [(attrgetter("__class__", "training", *_settings(type(module))), module) for module in modules]
         containers = [module for module in modules if module._modules or isinstance(module, nn.Sequential)]
         self._children = [module._modules for module in (root, *containers)]
-        self._hooks = [hooks for module in modules for hooks in _hooks(module)]
+        self._hooks = [hooks for module in modules for hooks in hooks_of(module)]
         self._seen = self._look()
 
     def unchanged(self) -> bool:

@@ -268,7 +268,9 @@ class Convolve(Step):
         `by_torch`: the convolution itself is torch's.
         """
         if differentiated or by_torch:
-            return self._computed_apart(entering, weight, bias, by_torch)
+            output, entered = self._computed_apart(entering, weight, bias, by_torch)
+            taken = self.statistics is not None and not differentiated
+            return output, functional.instance_stats(output, **self.statistics.of_planes) if taken else None, entered
         bias = None if self.drops_bias else bias
         found = self._norm_conv2d(_as_autocast(entering.input), weight, bias, **self.entry.changes(entering))
         output, *others = found if isinstance(found, tuple) else (found,)
@@ -302,7 +304,7 @@ class Convolve(Step):
             output = self._convolved_by_torch(entered, weight, bias)
         else:
             output = functional.norm_conv2d(_as_autocast(entered), weight, bias, **self._window)
-        return output, None, None if self.entered is None else entered
+        return output, None if self.entered is None else entered
 
     def _convolved_by_torch(self, input, weight, bias):
         window, around = self._window, self._padding

@@ -134,7 +134,12 @@ def forward(
         lattice = _as_one_kernel(input, weight, _is_bare(*entry, output_activation, need_stats), *window)
     if lattice is None:
         return _step_by_step(input, weight, bias, entry, window, exit, rule, need_stats, need_entered)
-    filters, *window, border = lattice
+    (filters, *lattice, border), rims = lattice
+    if any(rims):
+        found = _with_rims(input, weight, bias, entry, filters, lattice, border, window, exit, need_entered, rims)
+        stats = instance_stats.forward(found[0], *rule) if need_stats else (input.new_empty(0), input.new_empty(0))
+        return found[0], *stats, found[1]
+    window = lattice
     if need_entered and not _meets_all(filters, stride, dilation):
         entered = scale_shift.forward(input, mean, scale, shift, None, residual, activation, slope)
         none = None, None, None, None, 0, 0.0
@@ -157,9 +162,11 @@ def repeated(
     lattice = _as_one_kernel(
         input, weight, bare, scale_factor, stride, padding, dilation, groups, PADDING_MODES[padding_mode]
     )
-    if backends.reference() or lattice is None or (return_entered and not _meets_all(lattice[0], stride, dilation)):
+    if backends.reference() or lattice is None or any(lattice[1]):
         return None
-    _, *window, border = lattice
+    filters, *window, border = lattice[0]
+    if return_entered and not _meets_all(filters, stride, dilation):
+        return None
     activated = CODES[activation], negative_slope
     settled = (
         *window, groups, border, CODES[output_activation], output_negative_slope, eps, correction, EPS_MODES[eps_mode],
@@ -175,8 +182,28 @@ def repeated(
     return call
 
 
+def _with_rims(input, weight, bias, entry, filters, lattice, border, window, exit, need_entered, rims):
+    """(output, entered): by one kernel, and the rims of what is reflected from further inside written over its outputs."""
+    scale_factor, _, padding, _, groups, _ = window
+    rule = 0.0, 0, False
+    output, _, _, entered = kernel(
+        input, filters, bias, *entry, *lattice, groups, border, *exit, *rule, False, need_entered
+    )
+    mean, scale, shift, residual, activation, slope = entry
+
+    def part(dim, start, length):
+        added = None if residual is None else residual.narrow(dim, start, length)
+        return scale_shift.forward(input.narrow(dim, start, length), mean, scale, shift, None, added, activation, slope)
+
+    def finished(strip):
+        return scale_shift.forward(strip, None, None, None, None, None, *exit) if exit[0] else strip
+
+    upsample_conv2d.write_rims(output, part, input.shape, weight, bias, scale_factor, padding, groups, rims, finished)
+    return output, entered
+
+
 def _as_one_kernel(input, weight, bare, scale_factor, stride, padding, dilation, groups, padding_mode):
-    """The lattice that the kernel runs on; None where there is none, or a library's convolution is ahead."""
+    """The lattice that the kernel runs on, and its rims; None where there is none, or a library's convolution is ahead."""
     bare = bare and all(factor == 1 for factor in scale_factor)
     if bare and _by_sample.is_faster(input, upsample_conv2d.stacked(weight, input), groups):
         return None

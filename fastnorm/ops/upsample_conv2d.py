@@ -66,19 +66,21 @@ def stacked(weight, input):
 
 
 def lattice(input, weight, scale_factor, stride, padding, dilation, padding_mode):
-    """(filters, input_dilation, stride, padding, dilation, padding_mode) that come to the same; None where none do, or
-    where the kernel is applied before it is upsampled.
+    """(filters, input_dilation, stride, padding, dilation, padding_mode), and the rims beyond which they come to the same.
+
+    None where none do, or where the kernel is applied before it is upsampled.
     """
     if all(factor == 1 for factor in scale_factor):
-        return filters_on_lattice(weight, input, scale_factor), scale_factor, stride, padding, dilation, padding_mode
+        return (filters_on_lattice(weight, input, scale_factor), scale_factor, stride, padding, dilation, padding_mode), ()
     if any(step != 1 for step in (*stride, *dilation)) or _commutes(weight, stride):
         return None
+    rims = ()
     if padding_mode == REFLECT:
-        if any(_rims(scale_factor, padding)):
+        rims, padding_mode = _rims(scale_factor, padding), REPLICATE
+        if any(rims) and not _are_within(rims, input, weight, scale_factor, padding):
             return None
-        padding_mode = REPLICATE
     filters = filters_on_lattice(weight, input, scale_factor)
-    return filters, scale_factor, stride, _around(scale_factor, padding), dilation, padding_mode
+    return (filters, scale_factor, stride, _around(scale_factor, padding), dilation, padding_mode), rims
 
 
 def filters_on_lattice(weight, input, scale_factor):
@@ -96,6 +98,13 @@ def _commutes(weight, stride):
 def _rims(scale_factor, padding):
     """How many outputs, before and after in each dimension, meet what is reflected by f and more."""
     return [max(0, side + 1 - scale_factor[index // 2]) if side else 0 for index, side in enumerate(padding)]
+
+
+def _are_within(rims, input, weight, scale_factor, padding):
+    """Whether there are outputs between them."""
+    ones = [1] * len(scale_factor)
+    size = output_size([f * s for f, s in zip(scale_factor, input.shape[2:])], weight.shape[-len(ones) :], ones, padding, ones)
+    return all(s > before + after for s, before, after in zip(size, rims[::2], rims[1::2]))
 
 
 def _around(scale_factor, padding):
@@ -175,13 +184,10 @@ def forward(input, weight, bias, scale_factor, stride, padding, dilation, groups
         return _convolve_first(input, weight, bias, scale_factor, padding, groups, padding_mode)
     same = lattice(input, weight, scale_factor, stride, padding, dilation, padding_mode)
     if same is not None:
-        filters, _, _, around, _, border = same
+        (filters, _, _, around, _, border), rims = same
+        if any(rims):
+            return _with_rims(input, weight, bias, scale_factor, padding, groups, rims)
         return _by_phases(input, filters, bias, scale_factor, around, groups, border)
-    rims = _rims(scale_factor, padding)
-    size = output_size([f * s for f, s in zip(scale_factor, input.shape[2:])], weight.shape[-len(stride) :], stride, padding, dilation)
-    within = all(s > before + after for s, before, after in zip(size, rims[::2], rims[1::2]))
-    if within and all(step == 1 for step in (*stride, *dilation)):
-        return _with_rims(input, weight, bias, scale_factor, padding, groups, rims)
     upsampled = upsample_pad2d.forward(input, scale_factor, padding, padding_mode)
     return _convolve(upsampled, weight, bias, stride, [0] * len(padding), dilation, groups, ZEROS)
 
@@ -211,20 +217,34 @@ def _with_rims(input, weight, bias, scale_factor, padding, groups, rims):
             if count:
                 sides = [*around]
                 sides[2 * dim + last], sides[2 * dim + 1 - last] = padding[2 * dim + last], 0
-                strip = _strip(input, weight, bias, scale_factor, sides, groups, dim, last, count)
+                strip = _strip(input.narrow, input.shape, weight, bias, scale_factor, sides, groups, dim, last, count)
                 output = torch.cat([output, strip] if last else [strip, output], dim + 2)
         around[2 * dim : 2 * dim + 2] = padding[2 * dim : 2 * dim + 2]
     return output.contiguous(memory_format=memory_format(input))
 
 
-def _strip(input, weight, bias, scale_factor, padding, groups, dim, last, count):
+def write_rims(output, part, shape, weight, bias, scale_factor, padding, groups, rims, finished):
+    """Over those outputs of a lattice that are not the same; `part(dim, start, length)` is what enters there of a map of that
+    shape, and `finished` what becomes of an output.
+    """
+    for side, count in enumerate(rims):
+        if count:
+            dim, last = divmod(side, 2)
+            sides = [*padding]
+            sides[2 * dim + 1 - last] = 0
+            strip = finished(_strip(part, shape, weight, bias, scale_factor, sides, groups, dim, last, count))
+            output.narrow(dim + 2, output.shape[dim + 2] - count if last else 0, count).copy_(strip)
+
+
+def _strip(part, shape, weight, bias, scale_factor, padding, groups, dim, last, count):
     """The first outputs along a dimension, or the last."""
-    ones, factor, length = [1] * len(scale_factor), scale_factor[dim], input.shape[dim + 2]
+    ones, factor, length = [1] * len(scale_factor), scale_factor[dim], shape[dim + 2]
     met = count + weight.shape[dim - len(ones)] - 1
     side = padding[2 * dim + last]
     elements = min(length, -(-max(side + 1, met - side) // factor))
-    layout = memory_format(input)
-    part = input.narrow(dim + 2, length - elements if last else 0, elements).contiguous(memory_format=layout)
+    part = part(dim + 2, length - elements if last else 0, elements)
+    layout = memory_format(part)
+    part = part.contiguous(memory_format=layout)
     padded = upsample_pad2d.forward(part, scale_factor, padding, REFLECT)
     padded = padded.narrow(dim + 2, padded.shape[dim + 2] - met if last else 0, met).contiguous(memory_format=layout)
     return _convolve(padded, weight, bias, ones, [0] * len(padding), ones, groups, ZEROS)

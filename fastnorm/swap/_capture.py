@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,8 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
+from torch.fx.node import map_aggregate
 
+from ..nn._recognise import hooks_of
+from ._in_place import may_change
 from ._rewrite import Fused, rewrite
+from ._volumes import has_volumes
 
 
 @dataclass
@@ -32,6 +37,10 @@ class Piece:
         return [module for module in self.after.children() if isinstance(module, Fused)]
 
     @property
+    def has_volumes(self) -> bool:
+        return has_volumes(self.before.graph)
+
+    @property
     def gains(self) -> bool:
         return bool(self.fused) or any(_is_ours(node) for node in self.after.graph.nodes)
 
@@ -46,11 +55,18 @@ class Capture:
     Args:
         forward: of a class, taking the module first.
         by_torch: names of the layers whose convolution stays torch's.
+        channels_last: whether volumes are brought to that layout.
     """
 
-    def __init__(self, forward: Callable, by_torch: Iterable[str] = ()) -> None:
-        self.by_torch = set(by_torch)
+    def __init__(self, forward: Callable, by_torch: Iterable[str] = (), channels_last: bool = False) -> None:
+        self.by_torch, self.channels_last = set(by_torch), channels_last
         self.pieces: list[Piece] | None = None
+
+        self._forward = forward
+        self._compile()
+
+    def _compile(self):
+        forward = self._forward
 
         def run(module, *args, **kwargs):
             return forward(module, *args, **kwargs)
@@ -58,17 +74,36 @@ class Capture:
         # What torch.compile has compiled, and how often, it counts by the code.
         run.__code__ = run.__code__.replace()
         self._run = torch.compile(run, backend=self._rewrite)
+        self._hooks_of, self._hooks = None, ()
 
     def __call__(self, module: nn.Module, *args, **kwargs):
+        if self._has_other_hooks(module):
+            self._compile()
+            self._has_other_hooks(module)
         with capturing:
             return self._run(module, *args, **kwargs)
 
+    def _has_other_hooks(self, module):
+        """Whether hooks have come or gone since the last call, which torch.compile does not look for."""
+        if self._hooks_of is None or self._hooks_of() is not module:
+            self._hooks_of, before = weakref.ref(module), None
+            self._of_modules = [hooks for part in module.modules() for hooks in hooks_of(part)]
+        else:
+            before = self._hooks
+        self._hooks = [tuple(hooks) for hooks in self._of_modules if hooks]
+        return before is not None and before != self._hooks
+
     def _rewrite(self, before, example_inputs):
-        after = rewrite(before, self.by_torch)
+        after = rewrite(before, self.by_torch, self.channels_last)
         if self.pieces is None:
             return after.forward
         self.pieces.append(Piece(before, after))
         return self.pieces[-1]
+
+    @property
+    def choices(self) -> dict:
+        """What was chosen by measuring, for another capture of the same forward."""
+        return dict(by_torch=sorted(self.by_torch), channels_last=self.channels_last)
 
     def recorded(self, module: nn.Module, *args) -> list[Piece]:
         """The pieces of one call."""
@@ -99,19 +134,33 @@ capturing = _Capturing()
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Runs leave neither buffers, gradients nor random numbers changed; gradients are recorded in training mode only."""
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    """Runs leave nothing changed: buffers, gradients, attributes, random numbers. Gradients are recorded in training mode."""
+    numbers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    states = [(state, dict(state)) for module in model.modules() for state in (vars(module), module._parameters, module._buffers)]
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.device.type == "cuda"}
     with torch.random.fork_rng(devices=list(devices)), torch.set_grad_enabled(model.training):
         try:
             yield
         finally:
+            for state, was in states:
+                for name in [name for name in state if name not in was]:
+                    del state[name]
+                state.update(was)
             with torch.no_grad():
-                for buffer, was in buffers:
+                for buffer, was in numbers:
                     buffer.copy_(was)
             for parameter, was in gradients:
                 parameter.grad = was
+
+
+def copied(inputs):
+    """Inputs of their own for runs that may write to them, or leave gradients."""
+    return map_aggregate(inputs, lambda value: _own(value) if isinstance(value, Tensor) else value)
+
+
+def _own(tensor):
+    return tensor.detach().clone().requires_grad_(tensor.requires_grad)
 
 
 def in_turns(calls: dict[str, Callable[[], object]], seconds: float, least: int = 3, most: int = 15) -> dict[str, float]:
@@ -146,7 +195,7 @@ def with_gradients(call: Callable) -> Callable[[], None]:
 
     def run():
         outputs = [output for output in _tensors(call()) if output.requires_grad]
-        if outputs:
+        if outputs and torch.is_grad_enabled():
             torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
 
     return run
@@ -172,15 +221,25 @@ class _Layers(Interpreter):
     def run_node(self, node):
         if node.op in ("call_function", "call_method", "call_module"):
             args, kwargs = self.fetch_args_kwargs_from_env(node)
-            if torch.is_grad_enabled():
-                args = torch.fx.node.map_aggregate(args, _apart)
-            self._on_call(node, lambda: getattr(self, node.op)(node.target, args, kwargs))
+            apart = _copied if may_change(node) else _apart
+
+            def call():
+                return getattr(self, node.op)(node.target, map_aggregate(args, apart), kwargs)
+
+            self._on_call(node, call)
         return super().run_node(node)
 
 
 def _apart(value):
     """A tensor without what it was made of, so that a backward ends there."""
-    return value.detach().requires_grad_(value.requires_grad) if isinstance(value, Tensor) else value
+    if not isinstance(value, Tensor) or not torch.is_grad_enabled():
+        return value
+    return value.detach().requires_grad_(value.requires_grad)
+
+
+def _copied(value):
+    """What is written to stays as it was for the next call."""
+    return _apart(value).clone() if isinstance(value, Tensor) else value
 
 
 OURS, TORCH = False, True

@@ -23,7 +23,7 @@ class Swapped:
     _fastnorm_form: str
 
     def __reduce_ex__(self, protocol):
-        state = getattr(super(), "__getstate__", self.__dict__.copy)()
+        state = getattr(self, "__getstate__", self.__dict__.copy)()
         state = {name: value for name, value in state.items() if name not in _NOT_KEPT}
         return _new, (self._fastnorm_original, self._fastnorm_form), state
 
@@ -82,7 +82,7 @@ class _Captured(Swapped):
             return self._fastnorm_original.forward(self, *args, **kwargs)
         captured = self.__dict__.get("_fastnorm_captured")
         if captured is None:
-            captured = Capture(self._fastnorm_original.forward, self.__dict__.get("_fastnorm_by_torch", ()))
+            captured = Capture(self._fastnorm_original.forward, **self.__dict__.get("_fastnorm_choices", {}))
             self.__dict__["_fastnorm_captured"] = captured
         return captured(self, *args, **kwargs)
 
@@ -95,3 +95,11 @@ def swapped(original: type[nn.Module], form: str) -> type[nn.Module]:
     names = {"__module__": original.__module__, "__qualname__": original.__qualname__, "__doc__": original.__doc__}
     names |= {"_fastnorm_original": original, "_fastnorm_form": form}
     return type(original.__name__, (FORMS[form], original), names)
+
+
+def unswapped(kind: type[Swapped]) -> type[nn.Module]:
+    """The original; of a class that somebody derived from ours, as torch's parametrisations do, one so derived from it."""
+    if "_fastnorm_form" in vars(kind):
+        return kind._fastnorm_original
+    names = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
+    return type(kind.__name__, (kind._fastnorm_original,), names)

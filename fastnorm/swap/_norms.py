@@ -21,7 +21,7 @@ from .. import functional
 from ..nn._layer_norm import layer_norm
 from ..nn._recognise import Activation, Unfused
 
-from ._parts import reading_of, value
+from ._parts import reading_of, reshaped, value
 
 PLANE, SAMPLE, ROW = "plane", "sample", "row"
 STATISTICS = "mean", "squared mean", "mean square", "var", "std", "rstd"
@@ -57,7 +57,10 @@ def recognise_norms(graph: Graph, sweep: Callable[[], None]) -> None:
     for node in reversed(list(graph.nodes)):
         meaning = meanings.get(node)
         if meaning is not None and meaning.kind in ("normed", "blend") and node.users and node.target not in _AFFINE:
-            sweep(_replace(graph, node, meaning))
+            try:
+                sweep(_replace(graph, node, meaning))
+            except Unfused:
+                continue
     _put_statistics(graph, meanings, sweep)
     for node in list(graph.nodes):
         if node.target in _AFFINE and node.users:
@@ -247,15 +250,18 @@ def _keeps(meaning, shape):
 
 
 def _shapes_of(shape):
-    """(N, C, *), (N, C, -1), (N * C, -1), (1, N * C, *), (N, -1)."""
+    """(N, C, *), (N, C, -1), (N * C, -1), (1, N * C, *), (N, -1); of one sample (-1,), too."""
     n, c, *size = shape
-    return (n, c, *size), (n, c, prod(size)), (n * c, prod(size)), (1, n * c, *size), (1, n * c, prod(size)), (n, c * prod(size))
+    flat = ((c * prod(size),),) if n == 1 else ()
+    return *flat, (n, c, *size), (n, c, prod(size)), (n * c, prod(size)), (1, n * c, *size), (1, n * c, prod(size)), (n, c * prod(size))
 
 
 def _reduced(map, shape, dims):
     """What statistics over these dimensions of the map, in this shape, are over."""
     if dims is None:
-        raise Unfused("one number for all samples")
+        if value(map).shape[0] > 1:
+            raise Unfused("one number for all samples")
+        return SAMPLE
     dims = sorted(dim % len(shape) for dim in (dims if isinstance(dims, (tuple, list)) else (dims,)))
     n, c, *size = value(map).shape
     left = prod(length for dim, length in enumerate(shape) if dim not in dims)
@@ -283,7 +289,7 @@ def _broadcasts(meaning, statistic, map):
         return False
     if meaning.over == SAMPLE:
         return len(there) == len(shape) and there == (n, *[1] * (len(shape) - 1))
-    kept = {(n, c): 2, (1, n * c): 2}.get(shape[:2], 1 if shape[0] == n * c else 0)
+    kept = 2 if shape[:2] in ((n, c), (1, n * c)) else 1 if shape[0] == n * c else 0
     return kept > 0 and len(there) == len(shape) and there == (*shape[:kept], *[1] * (len(shape) - kept))
 
 
@@ -315,32 +321,35 @@ def _only_new_dims(index):
 
 
 def _put_plain_norms(graph):
-    """torch's norms of other names that are instance norms of a reshaped map."""
+    """torch's norms of other names that amount to these."""
     for node in list(graph.nodes):
+        rule = _BY_OTHER_NAMES.get(node.target)
         try:
-            found = _BY_OTHER_NAMES[node.target](*node.args, **node.kwargs) if node.target in _BY_OTHER_NAMES else None
+            found = rule and rule(*node.args, **node.kwargs)
+            if found:
+                function, map, settings, shape = found
+                with graph.inserting_before(node):
+                    for name in ("weight", "bias"):
+                        if settings.get(name) is not None:
+                            settings[name] = reshaped(graph, settings[name], shape)
+                    _put(graph, node, function, [map], settings)
         except (TypeError, Unfused):
             continue
-        if found is not None:
-            function, arguments, settings = found
-            with graph.inserting_before(node):
-                settings = {name: given.put(graph) if isinstance(given, _reshaped) else given for name, given in settings.items()}
-                _put(graph, node, function, arguments, settings)
 
 
 def _put(graph, node, function, arguments, settings):
-    """A call in place of a node, in that one's shape."""
-    map = arguments[0]
-    made = graph.call_function(function, tuple(arguments), settings)
-    made.meta, norm = dict(node.meta) | {"example_value": value(map)}, made
-    if value(node).shape != value(map).shape:
-        for view in [user for user in node.users if _name(user) in ("view", "reshape", "view_as", "reshape_as")]:
-            if value(view).shape == value(map).shape:
-                view.replace_all_uses_with(made)
-        reshaped = graph.call_method("reshape", (made, tuple(value(node).shape)))
-        reshaped.meta = dict(node.meta)
-        made = reshaped
-    node.replace_all_uses_with(made)
+    """A call in place of a node; whoever gives that another shape, which is the map's, takes the call itself."""
+    map = value(arguments[0])
+    if function is functional.instance_norm and prod(map.shape[2:]) == 1:
+        raise Unfused("its planes have one element")
+    norm = graph.call_function(function, tuple(arguments), settings)
+    norm.meta = dict(node.meta) | {"example_value": map}
+    for view in [user for user in node.users if _name(user) in ("view", "reshape", "view_as", "reshape_as")]:
+        if value(view).shape == map.shape:
+            view.replace_all_uses_with(norm)
+    same = value(node).shape == map.shape
+    if same or any(user.users for user in node.users):
+        node.replace_all_uses_with(norm if same else reshaped(graph, norm, value(node).shape))
     return norm
 
 
@@ -348,7 +357,7 @@ def _replace(graph, node, meaning):
     with graph.inserting_before(node):
         if meaning.kind == "blend":
             n, c = value(meaning.of).shape[:2]
-            rho = _reshape(graph, meaning.rho, (c,) if value(meaning.rho).numel() == c else (n, c))
+            rho = reshaped(graph, meaning.rho, (c,) if value(meaning.rho).numel() == c else (n, c))
             settings = dict(eps=meaning.eps, correction=meaning.correction)
             return _put(graph, node, functional.layer_instance_norm, [meaning.of, rho], settings)
         return _put(graph, node, functional.instance_norm if meaning.over == PLANE else layer_norm, [meaning.of], meaning.rule)
@@ -359,32 +368,42 @@ def _put_statistics(graph, meanings, sweep):
     of_map = {}
     for node in graph.nodes:
         meaning = meanings.get(node)
-        if meaning is not None and meaning.kind in ("mean", "std", "rstd") and meaning.over == PLANE and node.users:
+        is_one = meaning is not None and meaning.kind in ("mean", "std", "rstd") and meaning.over == PLANE
+        if is_one and not _is_expanded(node) and any(_is_other(user, meanings) for user in node.users):
             of_map.setdefault(meaning.of, []).append(node)
     for map, nodes in of_map.items():
-        read = [node for node in nodes if any(not _stays_statistic(user, meanings) for user in node.users)]
-        rules = {tuple(meanings[node].rule.items()) for node in read if meanings[node].kind != "mean"}
-        if len(rules) == 1:
-            sweep(_put_pair(graph, map, read, meanings, dict(*rules)))
+        rules = [meanings[node].rule for node in nodes if meanings[node].kind != "mean"]
+        if rules and all(rule == rules[0] for rule in rules):
+            try:
+                sweep(_put_pair(graph, map, nodes, meanings, rules[0]))
+            except Unfused:
+                continue
 
 
-def _stays_statistic(node, meanings):
+def _is_expanded(node):
+    return _name(node) in ("expand", "expand_as")
+
+
+def _is_other(node, meanings):
+    """Whether a reader of statistics makes something else of them."""
     meaning = meanings.get(node)
-    return meaning is not None and meaning.kind in STATISTICS
+    return meaning is None or meaning.kind not in STATISTICS or _is_expanded(node)
 
 
 def _put_pair(graph, map, nodes, meanings, rule):
     with graph.inserting_before(nodes[0]):
         pair = graph.call_function(functional.instance_stats, (map,), rule)
-        pair.meta = {name: found for name, found in nodes[0].meta.items() if name != "example_value"}
         mean, rstd = (graph.call_function(operator.getitem, (pair, index)) for index in (0, 1))
+    pair.meta = {name: found for name, found in nodes[0].meta.items() if name != "example_value"}
+    wide = value(map).new_empty(value(map).shape[:2], dtype=torch.promote_types(value(map).dtype, torch.float32))
     for node in nodes:
-        kind = meanings[node].kind
         with graph.inserting_before(node):
+            kind = meanings[node].kind
             found = mean if kind == "mean" else graph.call_method("reciprocal", (rstd,)) if kind == "std" else rstd
-            if value(node).dtype not in (torch.float32, torch.float64):
+            if value(node).dtype != wide.dtype:
                 found = graph.call_method("to", (found, value(node).dtype))
-            made = graph.call_method("reshape", (found, tuple(value(node).shape)))
+            found.meta = {"example_value": wide.to(value(node).dtype)}
+            made = reshaped(graph, found, value(node).shape)
         made.meta = dict(node.meta)
         node.replace_all_uses_with(made)
     return pair
@@ -569,20 +588,16 @@ def _per_plane(graph, tensor, map):
     flat = _flat(value(tensor).shape, map)
     if flat is None or value(tensor).dtype != value(map).dtype:
         return None
-    return _reshape(graph, tensor, flat)
+    return reshaped(graph, tensor, flat)
 
 
 def _flat(shape, map):
     """(C,) or (N, C), for a shape that broadcasts a number over each plane; None for others."""
     n, c, *size = value(map).shape
     leading, trailing = tuple(shape[: len(shape) - len(size)]), tuple(shape[len(shape) - len(size) :])
-    return {(c,): (c,), (1, c): (c,), (n, c): (n, c)}.get(leading) if set(trailing) == {1} else None
-
-
-def _reshape(graph, tensor, flat):
-    made = graph.call_method("reshape", (tensor, flat))
-    made.meta = dict(tensor.meta) | {"example_value": value(tensor).reshape(flat)}
-    return made
+    if any(length != 1 for length in trailing):
+        return None
+    return (c,) if leading in ((c,), (1, c)) else (n, c) if leading == (n, c) else None
 
 
 def _one_less(factor):
@@ -633,8 +648,7 @@ def _instance_norm_by_batch_norm(input, running_mean, running_var, weight=None, 
     n, c, *size = value(map).shape
     if tuple(value(view).shape) not in ((1, n * c, *size), (1, n * c, prod(size))) or not size:
         return None
-    affine = [None if tensor is None else _reshaped(tensor, (n, c)) for tensor in (weight, bias)]
-    return functional.instance_norm, [map], dict(zip(("weight", "bias"), affine)) | {"eps": eps}
+    return functional.instance_norm, map, dict(weight=weight, bias=bias, eps=eps), (n, c)
 
 
 def _is_kept(statistic):
@@ -642,30 +656,22 @@ def _is_kept(statistic):
 
 
 def _norm_by_group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):
-    if value(input).dim() < 3 or num_groups not in (value(input).shape[1], 1):
+    channels = value(input).shape[1]
+    if value(input).dim() < 3 or num_groups not in (channels, 1):
         return None
-    function = functional.instance_norm if num_groups == value(input).shape[1] else layer_norm
-    return function, [input], dict(weight=weight, bias=bias, eps=eps)
+    function = functional.instance_norm if num_groups == channels else layer_norm
+    return function, input, dict(weight=weight, bias=bias, eps=eps), (channels,)
 
 
 def _norm_by_layer_norm(input, normalized_shape, weight=None, bias=None, eps=1e-5):
-    shape = value(input).shape
-    if len(shape) < 3 or tuple(normalized_shape) != tuple(shape[1:]) or weight is not None or bias is not None:
+    shape = tuple(value(input).shape)
+    if len(shape) < 3 or tuple(normalized_shape) != shape[1:] or weight is not None or bias is not None:
         return None
-    return layer_norm, [input], dict(eps=eps)
+    return layer_norm, input, dict(eps=eps), ()
 
 
-_BY_OTHER_NAMES = {F.layer_norm: _norm_by_layer_norm, F.batch_norm: _instance_norm_by_batch_norm, F.group_norm: _norm_by_group_norm}
-
-
-@dataclass(frozen=True)
-class _reshaped:
-    """A tensor that is to be in another shape where it is used."""
-
-    tensor: Node
-    shape: tuple[int, ...]
-
-    def put(self, graph: Graph) -> Node:
-        made = graph.call_method("reshape", (self.tensor, self.shape))
-        made.meta = dict(self.tensor.meta) | {"example_value": value(self.tensor).reshape(self.shape)}
-        return made
+_BY_OTHER_NAMES = {
+    F.batch_norm: _instance_norm_by_batch_norm,
+    F.group_norm: _norm_by_group_norm,
+    F.layer_norm: _norm_by_layer_norm,
+}

@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from .. import functional
 from ..nn._layer_norm import layer_norm
 from ..nn._recognise import Activation, Convolution, Norm, Padding, Part, Sum, Unfused, Upsampling
+from ._in_place import may_change
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ def reading_of(node: Node) -> Reading:
     rule = RULES.get(node.target) if node.op in ("call_function", "call_method") else None
     if rule is None:
         raise Unfused("no layer that is fused")
+    if may_change(node):
+        raise Unfused("it works in place, on what others may see")
     try:
         reading = rule(*node.args, **node.kwargs)
     except TypeError:
@@ -70,6 +73,16 @@ def value(node) -> torch.Tensor:
     if not isinstance(found, torch.Tensor):
         raise Unfused("it takes no tensor")
     return found
+
+
+def reshaped(graph: Graph, tensor: Node, shape: tuple[int, ...]) -> Node:
+    """A call that gives the tensor another shape; one size may be known only when it runs."""
+    sizes = [size if type(size) is int else -1 for size in shape]
+    if sizes.count(-1) > 1:
+        raise Unfused("its shape is known only when it runs")
+    made = graph.call_method("reshape", (tensor, tuple(sizes)))
+    made.meta = dict(tensor.meta) | {"example_value": value(tensor).reshape(shape)}
+    return made
 
 
 # Convolutions.
@@ -234,9 +247,19 @@ def _dropout(input, p=0.5, training=True, inplace=False):
     return Reading(input, ())
 
 
-def _contiguous(input):
-    if not value(input).is_contiguous():
+def _contiguous(input, memory_format=torch.contiguous_format):
+    if memory_format != torch.contiguous_format or not value(input).is_contiguous():
         raise Unfused("it changes the layout")
+    return Reading(input, ())
+
+
+def _view(input, *shape):
+    """To the shape that it has: a batch of one, by code that lays samples side by side."""
+    sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list, torch.Size)) else shape
+    if not _are_numbers(sizes) or len(sizes) != value(input).dim():
+        raise Unfused("it changes the shape")
+    if any(size not in (-1, length) for size, length in zip(sizes, value(input).shape)):
+        raise Unfused("it changes the shape")
     return Reading(input, ())
 
 
@@ -283,4 +306,6 @@ RULES = {
     F.dropout2d: _dropout,
     F.dropout3d: _dropout,
     "contiguous": _contiguous,
+    "view": _view,
+    "reshape": _view,
 }

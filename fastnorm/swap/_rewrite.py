@@ -19,13 +19,15 @@ from ..ops import norm_conv2d
 from ._in_place import Sweep, make_out_of_place, may_change
 from ._norms import recognise_norms
 from ._samples import recognise_samples
+from ._volumes import put_volumes_channels_last
 from ._parts import Operands, reading_of, value
 
 
-def rewrite(module: GraphModule, by_torch: Collection[str] = ()) -> GraphModule:
+def rewrite(module: GraphModule, by_torch: Collection[str] = (), channels_last: bool = False) -> GraphModule:
     """The same function with fused layers; parameters are shared. `module` itself stays as it is.
 
-    The convolutions of the layers `by_torch` stay torch's; the rest of such a layer is fused.
+    The convolutions of the layers `by_torch` stay torch's; the rest of such a layer is fused. With `channels_last` volumes are
+    brought to that layout when they come in, and back when they leave: oneDNN's convolutions are faster in it.
     """
     graph = Graph()
     output = graph.graph_copy(module.graph, copies := {})
@@ -33,6 +35,8 @@ def rewrite(module: GraphModule, by_torch: Collection[str] = ()) -> GraphModule:
     for node, copied in copies.items():
         copied.meta = node.meta
     sweep = Sweep(graph)
+    if channels_last:
+        put_volumes_channels_last(graph)
     make_out_of_place(graph)
     recognise_samples(graph, sweep)
     recognise_norms(graph, sweep)
@@ -233,6 +237,14 @@ class Fused(nn.Module):
         return f"{words}, by torch" if self.by_torch else words
 
 
+def layers_of(step: Step) -> list[Layer]:
+    """All that a step does, in order."""
+    if isinstance(step, ScaleShift):
+        return step.entry.layers
+    after = [] if step.activation is None else [step.activation]
+    return [*step.entry.layers, *step.upsampling, *step.padding, step.layer, *after]
+
+
 class _UnknownSizes(dict):
     def __missing__(self, key):
         return None
@@ -255,10 +267,12 @@ class _Writer:
         for step in steps:
             if isinstance(step, Copy):
                 self._nodes[step.output] = self._copied(step.node, step.maps)
+                self._nodes[step.output].meta["reason"] = step.reason
             elif isinstance(step, Call):
                 node = step.layer.module.node
                 operands = zip(node.all_input_nodes, [step.input])
                 self._nodes[step.output] = self._copied(node, dict(operands))
+                self._nodes[step.output].meta["reason"] = step.reason
             elif isinstance(step, ScaleShift):
                 self._nodes[step.output] = self._fused(step, None, None)
             else:
@@ -267,13 +281,16 @@ class _Writer:
         return GraphModule(self._attributes, self._graph)
 
     def _copied(self, node, maps):
-        return self._graph.node_copy(node, lambda input: self._nodes[maps[input]])
+        copied = self._graph.node_copy(node, lambda input: self._nodes[maps[input]])
+        # torch's instance norm loses channels_last, after which code may say view; here the layout stays.
+        if copied.target == "view" and not isinstance(copied.args[-1], torch.dtype):
+            copied.target = "reshape"
+        return copied
 
     def _convolution(self, step):
         conv = step.layer.module
         found = self._fused(step, self._node(conv.weight), self._node(conv.bias))
         self._nodes[step.output] = self._part(found, 0)
-        self._nodes[step.output].meta = dict(conv.node.meta)
         if step.statistics is not None:
             self._statistics[step.output] = self._part(found, 1), self._part(found, 2)
         if step.entered is not None:
@@ -290,7 +307,10 @@ class _Writer:
         name = f"fused_{len(self._graph.nodes)}"
         self._attributes[name] = Fused(step, step.layer.name in self._by_torch)
         arguments = self._nodes[entry.map], weight, bias, *norm, mean, rstd, self._node(entry.residual)
-        return self._graph.call_module(name, arguments)
+        made = self._graph.call_module(name, arguments)
+        sources = [layer.module.node for layer in layers_of(step)]
+        made.meta["origins"] = tuple(dict.fromkeys(origin for node in sources for origin in node.meta.get("origins", ())))
+        return made
 
     def _node(self, map):
         return None if map is None else self._nodes[map]

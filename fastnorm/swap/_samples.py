@@ -16,7 +16,7 @@ from torch.fx import Graph, Node
 
 from .. import functional
 from ..nn._recognise import Unfused
-from ._parts import value
+from ._parts import reshaped, value
 
 
 def recognise_samples(graph: Graph, sweep: Callable[[Node | None], None]) -> None:
@@ -78,8 +78,8 @@ def _put_convolution(graph, node, function, input, weight, bias, groups, out_dim
     # Groups come outermost among the filters, and samples outermost among the groups.
     filters, channels = value(weight).shape, value(node).shape[1] // n
     with graph.inserting_before(node):
-        weight = _reshaped(graph, weight, (n, filters[0] // n, *filters[1:]))
-        bias = None if bias is None else _reshaped(graph, bias, (n, channels))
+        weight = reshaped(graph, weight, (n, filters[0] // n, *filters[1:]))
+        bias = None if bias is None else reshaped(graph, bias, (n, channels))
     if function is functional.dynamic_conv2d:
         arguments = map, weight, bias, *settings, groups // n
     else:
@@ -94,7 +94,8 @@ def _put_side_by_side(graph, node, function, arguments, settings):
     with graph.inserting_before(node):
         made = graph.call_function(function, arguments, settings)
         made.meta = dict(node.meta) | {"example_value": value(node).reshape(n, channels // n, *size)}
-        beside = _reshaped(graph, made, tuple(value(node).shape))
+        beside = graph.call_method("unsqueeze", (graph.call_method("flatten", (made, 0, 1)), 0))
+        beside.meta = dict(node.meta)
     for reader in list(node.users):
         if reader.op == "call_method" and reader.target in ("view", "reshape") and value(reader).shape == value(made).shape:
             reader.replace_all_uses_with(made)
@@ -104,19 +105,13 @@ def _put_side_by_side(graph, node, function, arguments, settings):
 
 def _whole_batch(node):
     """The batch (N, C, H, W), N > 1, of which a node is the view (1, N * C, H, W)."""
-    if not (isinstance(node, Node) and node.op == "call_method" and node.target in ("view", "reshape")):
+    if not (isinstance(node, Node) and node.op == "call_method" and node.target in ("view", "reshape", "unsqueeze")):
         return None
-    map = node.args[0]
-    if value(map).dim() != 4:
+    map = node.args[0].args[0] if node.target == "unsqueeze" else node.args[0]
+    if not isinstance(map, Node) or value(map).dim() != 4:
         return None
     n, c, *size = value(map).shape
     return map if n > 1 and tuple(value(node).shape) == (1, n * c, *size) else None
-
-
-def _reshaped(graph, node, shape):
-    made = graph.call_method("reshape", (node, shape))
-    made.meta = dict(node.meta) | {"example_value": value(node).reshape(shape)}
-    return made
 
 
 # What does to each plane the same, whatever stands beside it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import OrderedDict
+from functools import partial
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
@@ -12,8 +13,8 @@ from ..nn._plan import make_plan
 from ..nn._recognise import changed_in_place
 from ..nn._steps import Call
 from ..nn.chain import Chain
-from ._capture import Capture, choose_torch, in_turns, undisturbed, with_gradients
-from ._classes import Swapped, swapped
+from ._capture import Capture, choose_torch, copied, in_turns, undisturbed, with_gradients
+from ._classes import Swapped, swapped, unswapped
 
 # How long is measured, in seconds: each layer that has a choice, and the whole model.
 LAYER_SECONDS, MODEL_SECONDS = 0.05, 1.0
@@ -43,38 +44,51 @@ def swap(model: nn.Module, example_inputs: Tensor | tuple | None = None) -> nn.M
         TypeError: model is no module.
         ValueError: the model cannot be called with these inputs. It is left as it was.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"swap: model: expected a torch.nn.Module, got {type(model).__name__}")
-    forms = {module: form for module in model.modules() if (form := _form(module)) is not None}
+    check_module("swap", model)
+    forms = {module: form for module in model.modules() if (form := form_of(module)) is not None}
     if example_inputs is None:
         _exchange(forms)
         return model
-    args = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    _check_call(model, args)
+    args = as_arguments(example_inputs)
+    check_call("swap", model, args)
+    if isinstance(model, Swapped) and not forms:
+        return model
     with undisturbed(model):
-        if isinstance(model, Swapped) and not forms:
-            return model
-        capture = _captured(model, args) if forms.get(model) != "sequence" and _may_capture(model) else None
-        _keep_the_fastest(model, args, forms, capture)
+        captures = _captures(model, args) if forms.get(model) != "sequence" and may_capture(model) else []
+        best, seconds = _fastest(model, args, captures)
+    if best is None:
+        _exchange(forms)
+        _check_gain(model, args, forms, seconds)
+    else:
+        _exchange({module: form for module, form in forms.items() if module is not model} | {model: "captured"})
+        model.__dict__ |= {"_fastnorm_choices": best.choices, "_fastnorm_captured": best}
     return model
 
 
 def unswap(model: nn.Module) -> nn.Module:
     """`model` itself, as it was before `swap`."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"unswap: model: expected a torch.nn.Module, got {type(model).__name__}")
+    check_module("unswap", model)
     for module in model.modules():
         if isinstance(module, Swapped):
-            module.__class__ = module._fastnorm_original
-            for name in ("_planned", "_fastnorm_captured", "_fastnorm_by_torch"):
+            module.__class__ = unswapped(type(module))
+            for name in ("_planned", "_fastnorm_captured", "_fastnorm_choices"):
                 module.__dict__.pop(name, None)
     return model
+
+
+def check_module(function: str, model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{function}: model: expected a torch.nn.Module, got {type(model).__name__}")
+
+
+def as_arguments(example_inputs) -> tuple:
+    return copied(example_inputs if isinstance(example_inputs, tuple) else (example_inputs,))
 
 
 # Modules by themselves.
 
 
-def _form(module):
+def form_of(module):
     """What a module is exchanged for; None where it stays."""
     kind = type(module)
     if isinstance(module, Swapped) or not _may_exchange(module):
@@ -91,7 +105,7 @@ def _may_exchange(module):
     return not own and not kind.__module__.startswith("fastnorm.")
 
 
-def _may_capture(module):
+def may_capture(module):
     return not isinstance(module, Swapped) and _may_exchange(module)
 
 
@@ -111,52 +125,67 @@ def _exchange(forms):
 # The forward as a whole.
 
 
-def _check_call(model, args):
+def check_call(function, model, args):
     try:
         with undisturbed(model):
             model(*args)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         name = type(model).__name__
-        raise ValueError(f"swap: example_inputs: {name} cannot be called with them: {reason}") from error
+        raise ValueError(f"{function}: example_inputs: {name} cannot be called with them: {reason}") from error
 
 
-def _captured(model, args):
-    """A capture of the model's forward, with its layers chosen; None where it has nothing to fuse or cannot be captured."""
-    capture = Capture(type(model).forward)
-    try:
-        pieces = capture.recorded(model, *args)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        warnings.warn(f"swap: {type(model).__name__}.forward is left as it is, torch.compile fails: {reason}", stacklevel=3)
-        return None
+def captures_of(model: nn.Module, args: tuple) -> list[Capture]:
+    """Captures of the model's forward to choose from, each with its layers chosen; none where there is nothing to fuse."""
+    first, pieces = _capture(model, args, channels_last=False)
+    if not any(piece.gains for piece in pieces):
+        return []
     if len(pieces) > 1:
         warnings.warn(
             f"swap: {type(model).__name__}.forward breaks into {len(pieces)} graphs, each swapped by itself; "
             f"TORCH_LOGS=graph_breaks says where",
-            stacklevel=3,
+            stacklevel=4,
         )
-    if not any(piece.gains for piece in pieces):
-        return None
+    if not any(piece.has_volumes for piece in pieces):
+        return [first]
+    try:
+        return [first, _capture(model, args, channels_last=True)[0]]
+    except RuntimeError:  # Its code has views that the layout does not allow.
+        return [first]
+
+
+def _capture(model, args, channels_last):
+    capture = Capture(type(model).forward, channels_last=channels_last)
+    pieces = capture.recorded(model, *args)
     for piece in pieces:
         capture.by_torch |= choose_torch(piece, LAYER_SECONDS)
-    return capture
+    return capture, pieces
 
 
-def _keep_the_fastest(model, args, forms, capture):
-    """Of the model as it is, with modules exchanged, and with its forward captured, too."""
-    kind = type(model)
-    calls = {"as it is": lambda: model(*args)}
-    if capture is not None:
-        calls["captured"] = lambda: capture(model, *args)
-    found = in_turns({name: with_gradients(call) for name, call in calls.items()}, MODEL_SECONDS)
-    if capture is not None and found["captured"] < LEAST_GAIN * found["as it is"]:
-        _exchange({module: form for module, form in forms.items() if module is not model})
-        model.__class__ = swapped(kind, "captured")
-        model.__dict__["_fastnorm_by_torch"] = sorted(capture.by_torch)
-        model.__dict__["_fastnorm_captured"] = capture
+def _captures(model, args):
+    try:
+        return captures_of(model, args)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        warnings.warn(f"swap: {type(model).__name__}.forward is left as it is, torch.compile fails: {reason}", stacklevel=3)
+        return []
+
+
+def _fastest(model, args, captures):
+    """The capture that is fastest, or None for the model as it is, and the seconds of that."""
+    calls = {None: lambda: model(*args)}
+    calls |= {capture: partial(capture, model, *args) for capture in captures}
+    found = in_turns({who: with_gradients(call) for who, call in calls.items()}, MODEL_SECONDS)
+    as_it_is = found.pop(None)
+    gaining = [capture for capture in captures if found[capture] < LEAST_GAIN * as_it_is]
+    return min(gaining, key=found.get, default=None), as_it_is
+
+
+def _check_gain(model, args, forms, seconds):
+    """Modules that were exchanged by themselves go back if that takes no less."""
+    if not forms:
         return
-    _exchange(forms)
-    after = in_turns({"exchanged": with_gradients(lambda: model(*args))}, MODEL_SECONDS)["exchanged"]
-    if forms and after > found["as it is"]:
+    with undisturbed(model):
+        after = in_turns({model: with_gradients(lambda: model(*args))}, MODEL_SECONDS)[model]
+    if after >= LEAST_GAIN * seconds:
         unswap(model)
