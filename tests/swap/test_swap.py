@@ -2,19 +2,19 @@
 
 import copy
 import gc
+import importlib
 import io
 import pickle
-import sys
 import threading
 import warnings
 import weakref
+from functools import partial
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from checks import Calls, assert_right, same_tensors
-from conftest import module as swap_module
+from checks import Calls, assert_right, captured, graphs, same_tensors
 from forms import randn, randomized
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
@@ -23,6 +23,8 @@ from zoo import ZOO
 import fastnorm
 from fastnorm.swap._capture import Capture
 from fastnorm.swap._classes import Swapped
+
+swap_module = importlib.import_module("fastnorm.swap.swap")  # By this name, its package has the function.
 
 C = 6
 
@@ -572,6 +574,18 @@ def test_a_sequence_that_begins_in_place_is_left_alone():
     assert seen.equal(input.relu())
 
 
+@pytest.mark.parametrize("training, p", [(True, 0.0), (False, 0.5)])
+def test_a_dropout_that_drops_nothing_is_no_layer(training, p):
+    def run():
+        dropped = nn.InstanceNorm2d(C, affine=True), nn.Dropout(p), nn.LeakyReLU(0.1, inplace=True)
+        return Calls(lambda self, x: self.run(self.conv(x)), conv=nn.Conv2d(3, C, 3), run=nn.Sequential(*dropped)).train(training)
+
+    make = partial(randomized, run)
+    ((*calls, last),) = graphs(make(), X)
+    assert last == "norm, leaky_relu"
+    assert_right(captured(make()), make, (X,))
+
+
 @WAYS
 def test_threads(inputs):
     model, expected = fastnorm.swap(make(False), inputs), make(False)(X).detach()
@@ -616,7 +630,7 @@ def with_times(monkeypatch, seconds):
         return {who: seconds(who) for who in calls}
 
     monkeypatch.setattr(swap_module, "in_turns", in_turns)
-    monkeypatch.setattr(sys.modules[Capture.__module__], "in_turns", in_turns)
+    monkeypatch.setattr(importlib.import_module("fastnorm.swap._capture"), "in_turns", in_turns)
     monkeypatch.setattr(swap_module, "LEAST_GAIN", 0.98)
 
 
