@@ -89,7 +89,8 @@ def assert_verified(found, slack=2):
 
     Each may be twice its limit, or twice what is usual among its kind; most are within their limit.
     """
-    usual = {kind: median(entry.limit for entry in found.entries if entry.kind == kind) for kind in {e.kind for e in found.entries}}
+    kinds = {entry.kind for entry in found.entries}
+    usual = {kind: median(entry.limit for entry in found.entries if entry.kind == kind) for kind in kinds}
     wrong = [entry for entry in found.entries if entry.error > slack * max(entry.limit, usual[entry.kind]) or entry.note]
     assert not wrong and sum(entry.ok for entry in found.entries) >= 0.8 * len(found.entries), found
 

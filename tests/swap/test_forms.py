@@ -3,7 +3,7 @@
 import pytest
 import torch
 from checks import assert_right, captured, graphs
-from forms import FORMS, LEFT_ALONE, N, C, STYLE, randn
+from forms import FORMS, LEFT_ALONE, STYLE, C, randn
 
 import fastnorm
 from fastnorm.swap._classes import Swapped
@@ -20,7 +20,10 @@ WORDS = {
     "spatially_adaptive_norm": ["spatially_adaptive_norm"],
 }
 # What is left of none of them, as it is fused.
-GONE = ("pad", "interpolate", "conv2d", "instance_norm", "batch_norm", "group_norm", "sqrt", "rsqrt", "std_mean", "var_mean", "std", "var", "relu", "leaky_relu")
+GONE = (
+    "pad", "interpolate", "conv2d", "instance_norm", "batch_norm", "group_norm", "sqrt", "rsqrt", "std_mean", "var_mean",
+    "std", "var", "relu", "leaky_relu",
+)  # fmt: skip
 # But for these: the statistics of a style, and a layer before the padding that is none of ours; what scales filters.
 LEAVES = {"modulated": ["rsqrt"], "modulated up": ["rsqrt"], "modulated down": ["rsqrt"], "modulated scaled": ["rsqrt"]}
 LEAVES |= {"upsample bilinear pad conv": ["interpolate"], "SPADE 1d": ["interpolate", "relu"], "SPADE 3d": ["interpolate", "relu"]}

@@ -1,7 +1,6 @@
 """U-Nets of packages: MONAI's and nnU-Net's own, in two and three dimensions, as people get them."""
 
 import pytest
-import torch
 from checks import assert_verified, captured, graphs, same_tensors
 from forms import randn, randomized
 from torch import nn

@@ -8,7 +8,10 @@ from zoo import ZOO
 import fastnorm
 
 
-@pytest.mark.parametrize("name", ZOO)
+LONG = "spade", "stargan"  # Whose like is tested besides.
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in ZOO])
 def test_it_computes_the_same(name):
     system = ZOO[name]
     model = system.make_tiny()
