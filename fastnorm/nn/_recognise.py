@@ -288,8 +288,8 @@ def parts_of(module: nn.Module) -> tuple[Part, ...]:
         raise Unfused(
             "unknown as a whole: make it a Chain or Residual" if module._modules else "no layer that a chain knows"
         )
-    methods = ("forward", "_conv_forward") if kind is nn.Conv2d else ("forward",)
-    if any(getattr(type(module), name) is not getattr(kind, name) for name in methods):
+    methods = "forward", "_conv_forward", "_apply_instance_norm"
+    if any(getattr(type(module), name, None) is not getattr(kind, name, None) for name in methods):
         raise Unfused(f"a {kind.__name__} with a forward of its own")
     return rule.parts(module)
 
@@ -302,6 +302,8 @@ def why_called(module: nn.Module) -> None:
     """Raise `Unfused` where more happens when this module is called than its type says."""
     if any(hooks_of(module)):
         raise Unfused("it has hooks")
+    if type(module).__call__ is not nn.Module.__call__:
+        raise Unfused("it has a __call__ of its own")
     if "forward" in vars(module):
         raise Unfused("its forward is replaced")
     if is_parametrized(module):

@@ -135,6 +135,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.device.type == "cuda"}
     with torch.random.fork_rng(devices=list(devices)), torch.set_grad_enabled(model.training):
         try:
+            for parameter, _ in gradients:
+                parameter.grad = None  # A backward would add to them in place.
             yield
         finally:
             for state, was in states:

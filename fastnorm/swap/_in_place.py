@@ -42,6 +42,7 @@ _MAKERS = {
 
 def make_out_of_place(graph: Graph) -> None:
     """Where the graph itself has made the tensor, and nobody holds a view of it."""
+    _skip_dropouts(graph)
     place = {node: index for index, node in enumerate(graph.nodes)}
     for node in graph.nodes:
         if not _works_in_place(node) or not isinstance(node.args[0], Node):
@@ -56,6 +57,19 @@ def make_out_of_place(graph: Graph) -> None:
         else:
             node.target = _OUT_OF_PLACE[node.target]
         changed.replace_all_uses_with(node, lambda user: place[user] > place[node])
+
+
+def _skip_dropouts(graph):
+    """Those that drop nothing may hand on their very input; where nobody else reads that, whether they do is all the same."""
+    for node in list(graph.nodes):
+        if node.target in _DROPOUTS and not node.kwargs and len(node.args) > 2 and not (node.args[1] and node.args[2]):
+            dropped = node.args[0]
+            if dropped.target in _MAKERS and len(dropped.users) == 1:
+                node.replace_all_uses_with(dropped)
+                graph.erase_node(node)
+
+
+_DROPOUTS = F.dropout, F.dropout2d, F.dropout3d
 
 
 def _works_in_place(node):

@@ -24,6 +24,7 @@ LAYER_SECONDS, MODEL_SECONDS = 0.05, 1.0
 LEAST_GAIN = 0.98
 
 _NORMS = {nn.InstanceNorm1d: "norm1d", nn.InstanceNorm2d: "norm2d", nn.InstanceNorm3d: "norm3d"}
+_METHODS_OF_NORMS = "forward", "_check_input_dim", "_apply_instance_norm"
 
 
 def swap(model: nn.Module, example_inputs: Tensor | tuple | None = None) -> nn.Module:
@@ -96,7 +97,7 @@ def form_of(module):
     if isinstance(module, Swapped) or not _may_exchange(module):
         return None
     for norm, form in _NORMS.items():
-        if isinstance(module, norm) and kind.forward is norm.forward and kind._check_input_dim is norm._check_input_dim:
+        if isinstance(module, norm) and all(getattr(kind, name) is getattr(norm, name) for name in _METHODS_OF_NORMS):
             return form
     return "sequence" if kind.forward is nn.Sequential.forward and _gains(module) else None
 

@@ -1,0 +1,93 @@
+"""torch.compile(backend="fastnorm"): the graph level by itself, for modules and for functions, with sizes that change."""
+
+import importlib
+
+import pytest
+import torch
+import torch.nn.functional as F
+from checks import assert_right
+from forms import FORMS, adain, randn
+from zoo import ZOO
+
+module = importlib.import_module("fastnorm.swap.backend")
+EAGER = {"then": "eager"}
+
+
+@pytest.fixture
+def rewritten(monkeypatch):
+    """The graphs that were rewritten, in order."""
+    found = []
+
+    def rewrite(*args):
+        found.append(real(*args))
+        return found[-1]
+
+    real = module.rewrite
+    monkeypatch.setattr(module, "rewrite", rewrite)
+    return found
+
+
+@pytest.mark.parametrize("name", ["cyclegan", "adaconv-block", "adaattn"])
+def test_systems(name, rewritten):
+    system = ZOO[name]
+    model = torch.compile(system.make_tiny(), backend="fastnorm", options=EAGER, fullgraph=True)
+    model.named_parameters = model._orig_mod.named_parameters  # Under the names of the original.
+    assert_right(model, system.make_tiny, system.tiny_inputs(torch.float32))
+    assert len(rewritten) == 2  # With gradients, and without.
+
+
+def test_functions(rewritten):
+    compiled = torch.compile(adain, backend="fastnorm", options=EAGER, fullgraph=True)
+    content, style = randn(2, 6, 12, 10), randn(2, 6, 7, 8, seed=1)
+    torch.testing.assert_close(compiled(content, style), adain(content, style), rtol=1e-5, atol=1e-5)
+    (graph,) = rewritten
+    assert sum("fused" in node.name for node in graph.graph.nodes) == 1
+    for style in (randn(2, 6, 5, 9, seed=2), randn(2, 6, 4, 4, seed=3)):
+        torch.testing.assert_close(compiled(content, style), adain(content, style), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["residual block", "norm planes", "F.interpolate pad conv", "filters groups padded", "SPADE"])
+def test_sizes_that_change_are_captured_twice(name, rewritten):
+    form = FORMS[name]
+    model = form.make()
+    compiled = torch.compile(model, backend="fastnorm", options=EAGER)
+    map, *others = form.inputs(torch.float32)
+    with torch.no_grad():
+        for count, size in enumerate([(12, 10), (9, 14), (8, 8), (16, 6), (10, 20), (11, 7), (7, 13)]):
+            inputs = randn(*map.shape[:2], *size, seed=count), *others
+            torch.testing.assert_close(compiled(*inputs), model(*inputs), rtol=1e-4, atol=1e-5)
+            assert len(rewritten) == min(count + 1, 2)
+
+
+def test_a_graph_that_breaks(rewritten):
+    def function(x):
+        x = F.instance_norm(x)
+        torch._dynamo.graph_break()
+        return F.relu(F.instance_norm(x * x))
+
+    x = randn(2, 3, 6, 5)
+    found = torch.compile(function, backend="fastnorm", options=EAGER)(x)
+    torch.testing.assert_close(found, function(x), rtol=1e-4, atol=1e-5)
+    assert len(rewritten) == 2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("settings", [{}, {"options": {"then": "inductor", "max_autotune": False}}, {"mode": "default"}])
+def test_inductor_takes_the_rest(settings, rewritten):
+    form = FORMS["residual block"]
+    model = form.make()
+    compiled = torch.compile(model, backend="fastnorm", **settings)
+    (x,) = form.inputs(torch.float32)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
+    assert len(rewritten) == 1
+    compiled(x).square().sum().backward()
+    found = [parameter.grad for parameter in model.parameters()]
+    expected = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))
+    torch.testing.assert_close(found, list(expected), rtol=1e-3, atol=1e-3)
+
+
+def test_another_then():
+    compiled = torch.compile(FORMS["residual block"].make(), backend="fastnorm", options={"then": "fast"})
+    with pytest.raises(Exception, match="fastnorm backend: then: expected one of inductor, eager, got 'fast'"):
+        compiled(randn(2, 6, 5, 5))
