@@ -14,6 +14,7 @@ from ..nn import instance_norm
 from ..nn._recognise import CONTAINER_FORWARDS
 from ..nn.chain import Chain
 from ._capture import Capture, capturing
+from ._rewrite import Choices
 
 
 class Swapped:
@@ -82,7 +83,7 @@ class _Captured(Swapped):
             return self._fastnorm_original.forward(self, *args, **kwargs)
         captured = self.__dict__.get("_fastnorm_captured")
         if captured is None:
-            captured = Capture(self._fastnorm_original.forward, self.__dict__["_fastnorm_choices"])
+            captured = Capture(self._fastnorm_original.forward, self.__dict__.get("_fastnorm_choices", Choices()))
             self.__dict__["_fastnorm_captured"] = captured
         return captured(self, *args, **kwargs)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
+from inspect import signature
 from typing import NamedTuple
 
 import torch
@@ -59,9 +60,10 @@ def reading_of(node: Node) -> Reading:
     if may_change(node):
         raise Unfused("it works in place, on what others may see")
     try:
-        reading = rule(*node.args, **node.kwargs)
+        call = signature(rule).bind(*node.args, **node.kwargs)
     except TypeError:
         raise Unfused("called in an unusual way") from None
+    reading = rule(*call.args, **call.kwargs)
     if not value(reading.input).is_floating_point() or value(node).dtype != value(reading.input).dtype:
         raise Unfused("its input is of another type")
     return reading
@@ -92,11 +94,11 @@ def _conv(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     shape = tuple(value(weight).shape)
     if value(input).dim() != len(shape):
         raise Unfused("its input is no batch of maps")
-    return _convolution(input, weight, bias, stride, padding, dilation, groups, "zeros", shape, per_sample=False)
+    return _convolution(input, weight, bias, stride, padding, dilation, groups, "zeros", shape, False)
 
 
 def _dynamic_conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros"):
-    return _convolution(input, weight, bias, stride, padding, dilation, groups, padding_mode, value(weight).shape)
+    return _convolution(input, weight, bias, stride, padding, dilation, groups, padding_mode, tuple(value(weight).shape), True)
 
 
 def _convolution(input, weight, bias, stride, padding, dilation, groups, padding_mode, shape, per_sample):

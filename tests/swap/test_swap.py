@@ -23,6 +23,7 @@ from zoo import ZOO
 import fastnorm
 from fastnorm.swap._capture import Capture
 from fastnorm.swap._classes import Swapped
+from fastnorm.swap._rewrite import Choices
 
 swap_module = importlib.import_module("fastnorm.swap.swap")  # By this name, its package has the function.
 
@@ -654,19 +655,19 @@ def test_layers_that_are_slower_stay_those_of_torch(monkeypatch):
     """The choice goes with copies, and the numbers are right."""
     with_times(monkeypatch, lambda who: {None: 1.0, False: 1.0, True: 0.5}.get(who, 0.1))
     model = swap_all(make(False))
-    assert model._fastnorm_choices == {"by_torch": ["last", "run.1", "run.4"], "channels_last": False}
+    assert model._fastnorm_choices == Choices(frozenset({"last", "run.1", "run.4"}))
     for found in (model, copy.deepcopy(model), through_pickle(model)):
         close(found(X), make(False)(X))
-        (piece,) = Capture(Net.forward, **found._fastnorm_choices).recorded(found, X)
+        (piece,) = Capture(Net.forward, found._fastnorm_choices).recorded(found, X)
         assert {step.name for step in piece.fused if step.by_torch} == {"last", "run.1", "run.4"}
 
 
 def test_volumes_are_put_in_channels_last_where_that_is_faster(monkeypatch):
-    with_times(monkeypatch, lambda who: 0.5 if isinstance(who, Capture) and who.channels_last else 1.0)
+    with_times(monkeypatch, lambda who: 0.5 if isinstance(who, Capture) and who.choices.channels_last else 1.0)
     system = ZOO["nnunet-3d"]
     inputs = system.tiny_inputs(torch.float32, batch=1)
     model = fastnorm.swap(system.make_tiny(), inputs)
-    assert isinstance(model, Swapped) and model._fastnorm_choices["channels_last"]
+    assert isinstance(model, Swapped) and model._fastnorm_choices.channels_last
     assert model(*inputs).is_contiguous() and system.make_tiny()(*inputs).is_contiguous()
     assert_right(model, system.make_tiny, inputs)
 

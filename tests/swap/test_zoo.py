@@ -49,8 +49,9 @@ KERNELS = {
         "norm, relu, upsample 2, reflect 1, conv 3x3", "norm, relu, reflect 4, conv 9x9",
     ],
     "cyclegan": [
-        "reflect 3, conv 7x7", *["norm, relu, zeros 1, conv 3x3, stride 2"] * 2, *BLOCKS, "norm, add", "conv_transpose2d",
-        "norm, relu", "conv_transpose2d", "norm, relu, reflect 3, conv 7x7, tanh",
+        "reflect 3, conv 7x7", *["norm, relu, zeros 1, conv 3x3, stride 2"] * 2, *BLOCKS,
+        "norm, add, conv_transpose 3x3, stride 2", "norm, relu, conv_transpose 3x3, stride 2",
+        "norm, relu, reflect 3, conv 7x7, tanh",
     ],
     "munit": [
         "reflect 3, conv 7x7, relu", *["reflect 1, conv 4x4, stride 2, relu"] * 3, "adaptive_avg_pool2d", "conv 1x1",
