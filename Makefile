@@ -61,6 +61,8 @@ $(VENV)/installed: $(VENV)/torch $(SOURCES)
 	  echo "== no C++ compiler (c++): fastnorm will run on plain PyTorch, and slowly; install g++ and run make again"
 	@echo "== fastnorm"
 	@$(PIP) install -q --no-build-isolation -e ".[cli,models,test]"
+	@# nnU-Net's networks by themselves: what they name besides, timm and torchvision, brings another torch.
+	@$(PIP) install -q --no-deps dynamic-network-architectures || echo "== no dynamic-network-architectures: its tests are skipped"
 	@$(VENV)/bin/fastnorm info
 	@touch $@
 

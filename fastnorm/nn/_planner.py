@@ -71,7 +71,8 @@ class Planner:
             stream = self.write(stream, "a norm follows")
         norm, maker = layer.part, stream.maker
         stream.entry.norm = layer
-        if maker is not None and not norm.running and (maker.statistics is None or maker.statistics.of_planes == norm.of_planes):
+        same = maker is not None and (maker.statistics is None or maker.statistics.of_planes == norm.of_planes)
+        if same and not norm.running:
             maker.statistics, stream.entry.takes_statistics = norm, True
             # What is the same for a whole plane, a norm by planes takes out again.
             plain = norm.over == "plane" and maker.activation is None and not maker.is_added

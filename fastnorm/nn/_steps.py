@@ -363,7 +363,10 @@ class Convolve(Step):
         conv, part = self.layer.module, self.layer.part
         if part.transposed:
             sides = zip(shape[2:], conv.kernel_size, conv.stride, part.padding, part.output_padding, conv.dilation)
-            size = [(length - 1) * jump - 2 * side + step * (width - 1) + more + 1 for length, width, jump, side, more, step in sides]
+            size = [
+                (length - 1) * jump - 2 * side + step * (width - 1) + more + 1
+                for length, width, jump, side, more, step in sides
+            ]
             return shape[0], conv.out_channels, *size
         around = both_sides(self._padding, conv.kernel_size, conv.dilation)
         size = [length * factor for length, factor in zip(shape[2:], self._factor)]

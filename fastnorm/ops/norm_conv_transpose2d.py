@@ -58,7 +58,9 @@ def settings(input, stride, padding, output_padding, dilation):
 def formula(input, weight, bias, stride, padding, output_padding, dilation, groups):
     filters, around = _turned(weight, input, dilation, groups), _around(weight, stride, padding, output_padding, dilation)
     ones = [1] * len(stride)
-    output = upsample_conv2d.dilated_formula(widen(input), widen(filters), bias, stride, ones, _beyond(around), ones, groups, ZEROS)
+    output = upsample_conv2d.dilated_formula(
+        widen(input), widen(filters), bias, stride, ones, _beyond(around), ones, groups, ZEROS
+    )
     return _cut(output, around)
 
 

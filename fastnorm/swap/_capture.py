@@ -26,11 +26,16 @@ class Piece:
 
     before: GraphModule
     after: GraphModule
-    arguments: tuple = ()
+    arguments: tuple | None = None
 
     def __call__(self, *arguments):
-        self.arguments = arguments
+        if self.arguments is None:
+            self.arguments = arguments
         return self.after.forward(*arguments)
+
+    def release(self) -> None:
+        """Nothing is measured any more: what it was called with may go."""
+        self.arguments = ()
 
     @property
     def fused(self) -> list[Fused]:
@@ -60,7 +65,6 @@ class Capture:
     def __init__(self, forward: Callable, choices: Choices = Choices()) -> None:
         self.choices = choices
         self.pieces: list[Piece] | None = None
-
         self._forward = forward
         self._compile()
 
@@ -131,7 +135,8 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     """Runs leave nothing changed: buffers, gradients, attributes, random numbers. Gradients are recorded in training mode."""
     numbers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
-    states = [(state, dict(state)) for module in model.modules() for state in (vars(module), module._parameters, module._buffers)]
+    kept = [state for module in model.modules() for state in (vars(module), module._parameters, module._buffers)]
+    states = [(state, dict(state)) for state in kept]
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.device.type == "cuda"}
     with torch.random.fork_rng(devices=list(devices)), torch.set_grad_enabled(model.training):
         try:
@@ -256,6 +261,7 @@ def choose_torch(piece: Piece, seconds: float) -> set[str]:
             slower.add(module.name)
 
     _Layers(piece.after, compare).run(*piece.arguments)
+    piece.release()
     return slower
 
 

@@ -93,7 +93,8 @@ def may_change(node: Node) -> bool:
     if module == "_operator":
         return name in ("setitem", "delitem") or (name.startswith("i") and not name.startswith(("index", "inv", "is_")))
     # Inlined bodies, operators of others, and switches such as that of gradients.
-    return not module.startswith(("torch", "fastnorm", "math")) or "enable" in name or "autocast" in name or _asks_for_it(node)
+    switches = "enable" in name or "autocast" in name
+    return switches or not module.startswith(("torch", "fastnorm", "math")) or bool(_asks_for_it(node))
 
 
 class Sweep:

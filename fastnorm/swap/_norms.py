@@ -252,8 +252,9 @@ def _keeps(meaning, shape):
 def _shapes_of(shape):
     """(N, C, *), (N, C, -1), (N * C, -1), (1, N * C, *), (N, -1); of one sample (-1,), too."""
     n, c, *size = shape
-    flat = ((c * prod(size),),) if n == 1 else ()
-    return *flat, (n, c, *size), (n, c, prod(size)), (n * c, prod(size)), (1, n * c, *size), (1, n * c, prod(size)), (n, c * prod(size))
+    plane = prod(size)
+    flat = ((c * plane,),) if n == 1 else ()
+    return *flat, (n, c, *size), (n, c, plane), (n * c, plane), (1, n * c, *size), (1, n * c, plane), (n, c * plane)
 
 
 def _reduced(map, shape, dims):
@@ -360,7 +361,8 @@ def _replace(graph, node, meaning):
             rho = reshaped(graph, meaning.rho, (c,) if value(meaning.rho).numel() == c else (n, c))
             settings = dict(eps=meaning.eps, correction=meaning.correction)
             return _put(graph, node, functional.layer_instance_norm, [meaning.of, rho], settings)
-        return _put(graph, node, functional.instance_norm if meaning.over == PLANE else layer_norm, [meaning.of], meaning.rule)
+        function = functional.instance_norm if meaning.over == PLANE else layer_norm
+        return _put(graph, node, function, [meaning.of], meaning.rule)
 
 
 def _put_statistics(graph, meanings, sweep):
@@ -547,7 +549,8 @@ class _Affine:
     def _take_alpha(self):
         """alpha * norm + (1 - alpha) * map, by numbers: AdaIN's trade-off."""
         settings = self._settings
-        if self._node.target is not functional.instance_norm or settings.get("weight") is None or settings.get("bias") is None:
+        parameters = settings.get("weight"), settings.get("bias")
+        if self._node.target is not functional.instance_norm or None in parameters:
             return
         found = self._blended()
         if found is None:
@@ -637,7 +640,9 @@ def _divide_first(graph, node, meanings):
 # Norms of torch by which people write others.
 
 
-def _instance_norm_by_batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+def _instance_norm_by_batch_norm(
+    input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
+):
     """Of a map reshaped to one sample, with running statistics that nobody keeps."""
     view = input
     if not training or _name(view) not in ("view", "reshape") or any(_is_kept(node) for node in (running_mean, running_var)):
@@ -652,7 +657,9 @@ def _instance_norm_by_batch_norm(input, running_mean, running_var, weight=None, 
 
 
 def _is_kept(statistic):
-    return statistic is not None and not (_name(statistic) in ("repeat", "clone", "zeros", "ones") and len(statistic.users) == 1)
+    if statistic is None:
+        return False
+    return _name(statistic) not in ("repeat", "clone", "zeros", "ones") or len(statistic.users) > 1
 
 
 def _norm_by_group_norm(input, num_groups, weight=None, bias=None, eps=1e-5):

@@ -17,9 +17,9 @@ from ..nn._steps import Call, Convolve, Entering, Entry, Layer, ScaleShift, Step
 from ..ops import norm_conv2d
 from ._in_place import Sweep, make_out_of_place, may_change
 from ._norms import recognise_norms
+from ._parts import Operands, reading_of
 from ._samples import recognise_samples
 from ._volumes import put_volumes_channels_last
-from ._parts import Operands, reading_of, value
 
 
 @dataclass(frozen=True)
@@ -192,8 +192,8 @@ class _Source:
 # threads of an AVX-512 Xeon, 3x3, times of torch over those of fastnorm: 32 channels 1.15, 64 1.00, 128 0.85, 256 0.90;
 # 64 to 128 with stride 2 1.10; 3 to 32 of 9x9 1.36 and 32 to 3 3.7; upsampled before 1.2 to 1.8; of 1x1, 256 channels 0.51.
 LEAST_IN_TRAINING = 64
-# Of volumes, forward: 32 to 32 channels at 96^3 0.84, 64 to 32 0.87, 64 to 64 at 48^3 0.98, 1 to 32 3.5; of 1x1x1, 32 to 3, 2.6;
-# transposed by 2x2x2, 64 to 32, 4.7.
+# Of volumes, forward: 32 to 32 channels at 96^3 0.84, 64 to 32 0.87, 64 to 64 at 48^3 0.98, 1 to 32 3.5; of 1x1x1, 32 to 3,
+# 2.6; transposed by 2x2x2, 64 to 32, 4.7.
 LEAST_OF_VOLUMES = 32
 
 
@@ -248,7 +248,8 @@ class Fused(nn.Module):
             return False
         channels, kernel = min(weight.shape[:2]), weight.shape[2:]
         if len(kernel) == 3:
-            return differentiated or (channels >= LEAST_OF_VOLUMES and max(kernel) > 1 and not self.step.layer.part.transposed)
+            is_dense = channels >= LEAST_OF_VOLUMES and max(kernel) > 1 and not self.step.layer.part.transposed
+            return differentiated or is_dense
         return differentiated and (channels >= LEAST_IN_TRAINING or max(kernel) == 1)
 
     def extra_repr(self) -> str:

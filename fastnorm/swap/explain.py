@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from dataclasses import asdict, dataclass
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from ._capture import Capture, Piece, in_turns, seconds_by_call, undisturbed, with_gradients
 from ._rewrite import Fused, layers_of, name_of
-from .swap import LEAST_GAIN, MODEL_SECONDS, as_arguments, captures_of, check_call, check_module, form_of, may_capture, unswap
+from .swap import (
+    LEAST_GAIN,
+    MODEL_SECONDS,
+    as_arguments,
+    captures_of,
+    check_call,
+    check_module,
+    form_of,
+    light_copy,
+    may_capture,
+    unswap,
+)
 
 # A row for what takes less of the time is joined with others of its kind.
 LEAST_SHARE = 0.005
@@ -76,7 +85,8 @@ class Explanation:
             return header, [(row.name, row.was, row.becomes, row.why) for row in self.rows]
         before, after = sum(row.before for row in self.rows), sum(row.after for row in self.rows)
         return (*header, "before", "", "after", ""), [
-            (row.name, row.was, row.becomes, row.why, *_part(row.before, before), *_part(row.after, after)) for row in self.rows
+            (row.name, row.was, row.becomes, row.why, *_part(row.before, before), *_part(row.after, after))
+            for row in self.rows
         ]
 
 
@@ -108,7 +118,7 @@ def explain(model: nn.Module, example_inputs: Tensor | tuple | None = None) -> E
     if example_inputs is None:
         return Explanation(type(model).__name__, tuple(_rows_of_modules(model)), notes=(WITHOUT_INPUTS,))
     args = as_arguments(example_inputs)
-    model = unswap(_light_copy(model))
+    model = unswap(light_copy(model))
     check_call("explain", model, args)
     if not may_capture(model):
         return Explanation(type(model).__name__, tuple(_rows_of_modules(model)), notes=(NOT_CAPTURED,))
@@ -119,12 +129,6 @@ def explain(model: nn.Module, example_inputs: Tensor | tuple | None = None) -> E
 WITHOUT_INPUTS = "with example inputs, code in forward is swapped as well, and all is measured"
 NOTHING = "torch.compile finds nothing in its forward that is fused"
 NOT_CAPTURED = "its forward is not captured, for it has a __call__ or a forward of its own, or is parametrised"
-
-
-def _light_copy(model):
-    """Modules of its own, tensors shared."""
-    tensors = [*model.parameters(), *model.buffers()]
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
 def _measured(model, args):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections import OrderedDict
 from functools import partial
@@ -58,10 +59,9 @@ def swap(model: nn.Module, example_inputs: Tensor | tuple | None = None) -> nn.M
         return model
     with undisturbed(model):
         captures = _captures(model, args) if forms.get(model) != "sequence" and may_capture(model) else []
-        best, seconds = _fastest(model, args, captures)
+        best = _fastest(model, args, captures)
     if best is None:
-        _exchange(forms)
-        _check_gain(model, args, forms, seconds)
+        _exchange_if_it_gains(model, args, forms)
     else:
         _exchange({module: form for module, form in forms.items() if module is not model} | {model: "captured"})
         model.__dict__ |= {"_fastnorm_choices": best.choices, "_fastnorm_captured": best}
@@ -175,20 +175,31 @@ def _captures(model, args):
 
 
 def _fastest(model, args, captures):
-    """The capture that is fastest, or None for the model as it is, and the seconds of that."""
+    """The capture that is fastest; None where none gains."""
+    if not captures:
+        return None
     calls = {None: lambda: model(*args)}
     calls |= {capture: partial(capture, model, *args) for capture in captures}
     found = in_turns({who: with_gradients(call) for who, call in calls.items()}, MODEL_SECONDS)
     as_it_is = found.pop(None)
     gaining = [capture for capture in captures if found[capture] < LEAST_GAIN * as_it_is]
-    return min(gaining, key=found.get, default=None), as_it_is
+    return min(gaining, key=found.get, default=None)
 
 
-def _check_gain(model, args, forms, seconds):
-    """Modules that were exchanged by themselves go back if that takes no less."""
+def _exchange_if_it_gains(model, args, forms):
+    """Modules by themselves."""
     if not forms:
         return
-    with undisturbed(model):
-        after = in_turns({model: with_gradients(lambda: model(*args))}, MODEL_SECONDS)[model]
-    if after >= LEAST_GAIN * seconds:
+    original = light_copy(model)
+    _exchange(forms)
+    with undisturbed(model), undisturbed(original):
+        calls = {None: lambda: original(*args), model: lambda: model(*args)}
+        found = in_turns({who: with_gradients(call) for who, call in calls.items()}, MODEL_SECONDS)
+    if found[model] >= LEAST_GAIN * found[None]:
         unswap(model)
+
+
+def light_copy(model: nn.Module) -> nn.Module:
+    """Modules of its own, tensors shared."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
