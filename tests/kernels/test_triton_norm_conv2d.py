@@ -60,7 +60,7 @@ def assert_near(actual, expected, terms, low=None):
 
 def run(input, weight, bias, entry, window, groups, mode, exit, rule, needs):
     """As the operator runs its kernel, where the border can be read in the map itself."""
-    filters, *window, border = upsample_conv2d.lattice(input, weight, *window, PADDING_MODES[mode])
+    (filters, *window, border), _ = upsample_conv2d.lattice(input, weight, *window, PADDING_MODES[mode])
     return norm_conv2d.forward(input, filters, bias, *entry, *window, groups, border, *exit, *rule, *needs)
 
 
