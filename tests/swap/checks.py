@@ -84,10 +84,10 @@ def words(*graph):
 _ARRANGES = "getitem", "reshape", "unsqueeze", "contiguous", "cat"
 
 
-def assert_verified(found, slack=3):
+def assert_verified(found, slack=2):
     """Of few numbers the largest error is a matter of luck, the original's too.
 
-    Each may be three times its limit, or three times what is usual among its kind; most are within their limit.
+    Each may be twice its limit, or twice what is usual among its kind; most are within their limit.
     """
     kinds = {entry.kind for entry in found.entries}
     usual = {kind: median(entry.limit for entry in found.entries if entry.kind == kind) for kind in kinds}

@@ -38,7 +38,7 @@ MODELS = {
     "monai-unet-3d": (monai("UNet", spatial_dims=3, num_res_units=1, **UNET), (8, 12, 16)),
     "monai-basicunet-2d": (monai("BasicUNet", spatial_dims=2, **BASIC), (32, 48)),
     "monai-basicunet-3d": (monai("BasicUNet", spatial_dims=3, **BASIC), (32, 32, 48)),
-    "monai-dynunet-2d": (monai("DynUNet", spatial_dims=2, res_block=True, **DYNUNET), (16, 24)),
+    "monai-dynunet-2d": (monai("DynUNet", spatial_dims=2, res_block=True, **DYNUNET), (32, 48)),
     "monai-dynunet-3d": (monai("DynUNet", spatial_dims=3, **DYNUNET), (8, 12, 16)),
     "nnunet-plain-2d": (nnunet("PlainConvUNet", 2, n_conv_per_stage=2), (32, 48)),
     "nnunet-plain-3d": (nnunet("PlainConvUNet", 3, n_conv_per_stage=2, deep_supervision=True), (8, 12, 16)),
