@@ -584,10 +584,11 @@ def norm_conv2d(
     return _norm_conv("norm_conv2d", 2, input, weight, bias, **settings)
 
 
-def norm_conv3d(input: Tensor, weight: Tensor, bias: Tensor | None = None, *args, **settings) -> Tensor | tuple[Tensor, ...]:
-    """`norm_conv2d` of volumes: input (N, C_in, D, H, W), weight (C_out, C_in / groups, kD, kH, kW)."""
-    names = "stride", "padding", "dilation", "groups", "padding_mode"
-    return _norm_conv("norm_conv3d", 3, input, weight, bias, **dict(zip(names, args)), **settings)
+def norm_conv3d(
+    input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros", **settings
+) -> Tensor | tuple[Tensor, ...]:
+    """`norm_conv2d` of volumes: input (N, C_in, D, H, W), weight (C_out, C_in / groups, kD, kH, kW); its other settings."""
+    return _norm_conv("norm_conv3d", 3, input, weight, bias, stride, padding, dilation, groups, padding_mode, **settings)
 
 
 def _norm_conv(
@@ -674,11 +675,11 @@ def norm_conv_transpose2d(
 
 
 def norm_conv_transpose3d(
-    input: Tensor, weight: Tensor, bias: Tensor | None = None, *args, **settings
+    input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1, **settings
 ) -> Tensor | tuple[Tensor, ...]:
     """`norm_conv_transpose2d` of volumes: input (N, C_in, D, H, W), weight (C_in, C_out / groups, kD, kH, kW)."""
-    names = "stride", "padding", "output_padding", "groups", "dilation"
-    return _norm_conv_transpose("norm_conv_transpose3d", 3, input, weight, bias, **dict(zip(names, args)), **settings)
+    window = stride, padding, output_padding, groups, dilation
+    return _norm_conv_transpose("norm_conv_transpose3d", 3, input, weight, bias, *window, **settings)
 
 
 def _norm_conv_transpose(

@@ -3,6 +3,8 @@
 import sys
 from typing import Sequence
 
+from .._table import aligned
+
 
 def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> None:
     """Print the rows under their title. The first `text_columns` are aligned to the left, the rest to the right."""
@@ -11,7 +13,7 @@ def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], text_
     except ImportError:
         table = None
     if table is None or not sys.stdout.isatty():
-        print("\n".join(plain(title, header, rows, text_columns)), end="\n\n", flush=True)
+        print("\n".join([title, *aligned([header, *rows], range(text_columns, len(header)))]), end="\n\n", flush=True)
         return
 
     drawn = table.Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
@@ -20,16 +22,3 @@ def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], text_
     for row in rows:
         drawn.add_row(*row)
     console.Console().print(drawn)
-
-
-def plain(title, header, rows, text_columns) -> list[str]:
-    """The lines of the table without rich."""
-    widths = [max(map(len, column)) for column in zip(header, *rows)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if index < text_columns else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths))
-        ).rstrip()
-        for row in (header, *rows)
-    ]
-    return [title, *lines]

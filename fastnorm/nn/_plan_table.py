@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
+from .._table import aligned
 from ._steps import Call, Convolve
 
 AS_IT_IS = "as it is"
@@ -15,9 +16,7 @@ def table(plan) -> str:
         (str(number), name_of(step), *cells(step, plan), *_size(plan, step))
         for number, step in enumerate(plan.steps, 1)
     ]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
-    return "\n".join([title(plan), *lines, *notes(plan)])
+    return "\n".join([title(plan), *aligned(rows), *notes(plan)])
 
 
 def title(plan) -> str:

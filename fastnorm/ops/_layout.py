@@ -64,6 +64,12 @@ def fold_like(gradient: Tensor, parameter: Tensor | None) -> Tensor | None:
     return gradient.to(parameter.dtype)
 
 
+def bias_gradient(grad: Tensor, dims: int, dtype: torch.dtype) -> Tensor:
+    """Of a bias that was added to each plane: (C,), or (N, C) where it has two `dims`."""
+    summed = plane_sum(widen(grad))
+    return (summed if dims == 2 else summed.sum(0)).to(dtype)
+
+
 def product(a: Tensor, b: Tensor) -> Tensor:
     """Of matrices, in their own type: autocast would take it to bfloat16. A column by a row needs no sum."""
     if a.shape[-1] == 1:

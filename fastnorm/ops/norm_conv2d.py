@@ -133,7 +133,9 @@ def forward(
     if not is_differentiated((input, weight, bias, mean, scale, shift, residual)):
         lattice = _as_one_kernel(input, weight, _is_bare(*entry, output_activation, need_stats), *window)
     if lattice is None:
-        return _step_by_step(input, weight, bias, entry, window, exit, rule, need_stats, need_entered)
+        return step_by_step(
+            lambda entered: upsample_conv2d.forward(entered, weight, bias, *window), input, entry, exit, rule, need_stats, need_entered
+        )
     (filters, *lattice, border), rims = lattice
     if any(rims):
         found = _with_rims(input, weight, bias, entry, filters, lattice, border, window, exit, need_entered, rims)
@@ -227,15 +229,15 @@ def is_differentiated(tensors):
     return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
-def _step_by_step(input, weight, bias, entry, window, exit, rule, need_stats, need_entered):
+def step_by_step(convolve, input, entry, exit, rule, need_stats, need_entered):
+    """What `forward` returns, by an operator for each step; `convolve` takes what entered."""
     mean, scale, shift, residual, activation, slope = entry
-    output_activation, output_slope = exit
     entered = input
     if activation or any(change is not None for change in (mean, scale, shift, residual)):
         entered = scale_shift.forward(input, mean, scale, shift, None, residual, activation, slope)
-    output = upsample_conv2d.forward(entered, weight, bias, *window)
-    if output_activation:
-        output = scale_shift.forward(output, None, None, None, None, None, output_activation, output_slope)
+    output = convolve(entered)
+    if exit[0]:
+        output = scale_shift.forward(output, None, None, None, None, None, *exit)
     stats = instance_stats.forward(output, *rule) if need_stats else (output.new_empty(0), output.new_empty(0))
     return output, *stats, entered.clone() if need_entered and entered is input else entered
 

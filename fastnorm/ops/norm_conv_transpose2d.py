@@ -14,7 +14,7 @@ With gradients, or where a border is cut off, it is the operators that it is mad
 
 from . import dynamic_conv2d, instance_stats, norm_conv2d, scale_shift, upsample_conv2d
 from ._activation import CODES
-from ._layout import memory_format, plane_sum, widen
+from ._layout import bias_gradient, memory_format, widen
 from ._library import differentiable
 from ._operator import Operator, Sample
 from ._window import ZEROS, both_sides, per_dimension
@@ -134,9 +134,7 @@ def _differentiate(ctx, grad):
         grad_weight = dynamic_conv2d.backward(input, met, filters, *window, False, True, False)[1]
         grad_weight = (grad_weight.sum(0) if shared else grad_weight).to(weight.dtype)
     if need_bias:
-        dims, dtype = ctx.bias
-        summed = plane_sum(widen(grad))
-        grad_bias = (summed if dims == 2 else summed.sum(0)).to(dtype)
+        grad_bias = bias_gradient(grad, *ctx.bias)
     return grad_input, grad_weight, grad_bias, *[None] * 5
 
 
@@ -158,24 +156,17 @@ convolve = differentiable(_convolve, _definition, _save, _differentiate)
 
 def forward(input, weight, bias, entry, window, groups, exit, rule, need_stats, need_entered):
     """(output, mean, rstd, entered), of which the last three are empty where they are not needed."""
-    mean, scale, shift, residual, activation, slope = entry
     stride, *_, dilation = window
     around = _around(weight, *window)
-    differentiated = norm_conv2d.is_differentiated((input, weight, bias, mean, scale, shift, residual))
-    if not differentiated and min(around) >= 0:
-        ones, how = [1] * len(stride), ("turned", groups, *dilation)
-        filters = upsample_conv2d.prepared(weight, how, lambda weight: _turned(weight, input, dilation, groups))
-        return norm_conv2d.kernel(
-            input, filters, bias, *entry, stride, ones, around, ones, groups, ZEROS, *exit, *rule, need_stats, need_entered
+    if norm_conv2d.is_differentiated((input, weight, bias, *entry[:4])) or min(around) < 0:
+        return norm_conv2d.step_by_step(
+            lambda entered: convolve(entered, weight, bias, *window, groups), input, entry, exit, rule, need_stats, need_entered
         )
-    entered = input
-    if activation or any(change is not None for change in (mean, scale, shift, residual)):
-        entered = scale_shift.forward(input, mean, scale, shift, None, residual, activation, slope)
-    output = convolve(entered, weight, bias, *window, groups)
-    if exit[0]:
-        output = scale_shift.forward(output, None, None, None, None, None, *exit)
-    stats = instance_stats.forward(output, *rule) if need_stats else (output.new_empty(0), output.new_empty(0))
-    return output, *stats, entered.clone() if need_entered and entered is input else entered
+    ones, how = [1] * len(stride), ("turned", groups, *dilation)
+    filters = upsample_conv2d.prepared(weight, how, lambda weight: _turned(weight, input, dilation, groups))
+    return norm_conv2d.kernel(
+        input, filters, bias, *entry, stride, ones, around, ones, groups, ZEROS, *exit, *rule, need_stats, need_entered
+    )
 
 
 def _samples(make, shape):

@@ -21,7 +21,7 @@ import torch
 from torch.utils.weak import WeakIdKeyDictionary
 
 from . import dynamic_conv2d, scale_shift, upsample_pad2d
-from ._layout import memory_format, widen
+from ._layout import bias_gradient, memory_format, widen
 from ._library import differentiable
 from ._operator import Operator, Sample
 from ._window import PADDING_MODES, REFLECT, REPLICATE, ZEROS, both_sides, output_size, pad, per_dimension
@@ -312,9 +312,7 @@ def _differentiate(ctx, grad):
         found = exchanged(found, groups).flip(spatial)
         grad_filters = found.sum(0, keepdim=True) if filters.shape[0] == 1 else found
     if need_bias:
-        dims, bias_dtype = ctx.bias
-        summed = widen(grad).flatten(2).sum(2)
-        grad_bias = (summed if dims == 2 else summed.sum(0)).to(bias_dtype)
+        grad_bias = bias_gradient(grad, *ctx.bias)
     return grad_input, grad_filters, grad_bias, None, None, None, None
 
 

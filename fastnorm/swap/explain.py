@@ -8,6 +8,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from .._table import aligned
 from ._capture import Capture, Piece, in_turns, seconds_by_call, undisturbed, with_gradients
 from ._rewrite import Fused, layers_of, name_of
 from .swap import (
@@ -59,15 +60,7 @@ class Explanation:
 
     def __str__(self) -> str:
         header, rows = self.cells()
-        widths = [max(map(len, column)) for column in zip(header, *rows)]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if at < TEXT_COLUMNS else cell.rjust(width)
-                for at, (cell, width) in enumerate(zip(row, widths))
-            ).rstrip()
-            for row in (header, *rows)
-        ]
-        return "\n".join([self.title, *lines, *self.notes])
+        return "\n".join([self.title, *aligned([header, *rows], range(TEXT_COLUMNS, len(header))), *self.notes])
 
     __repr__ = __str__
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from .._table import aligned
+
 # An original that happens to be exact leaves its twin nothing but this, in ulps of the tensor's largest value. A
 # rounding is half an ulp, and a norm has four: less the mean, by the deviation, by the weight, plus the bias.
 FLOOR = 2
@@ -52,10 +54,7 @@ class Verification:
         wrong = sum(not entry.ok for entry in self.entries)
         found = f"{wrong} of {len(self.entries)} beyond" if wrong else f"all {len(self.entries)} within"
         header = "", "name", "error", "original's", "limit", ""
-        rows = [header, *map(_cells, self.entries)]
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        align = str.ljust, str.ljust, str.rjust, str.rjust, str.rjust, str.ljust
-        lines = ["  ".join(side(*cell) for side, cell in zip(align, zip(row, widths))).rstrip() for row in rows]
+        lines = aligned([header, *map(_cells, self.entries)], (2, 3, 4))
         return "\n".join([f"{found} the limit of twice the original's own error against float64", *lines])
 
 
