@@ -105,6 +105,32 @@ def test_a_layer(channels, out_channels, width, settings, dtype, layout):
     assert output.is_contiguous(memory_format=layout) and entered.is_contiguous(memory_format=layout)
 
 
+# Wide enough for rows of tiles: by fewer multiplications on CPU, by tiles that reach beyond the last row and column, too.
+FILTERED = {
+    "3x3": (3, 31, dict(padding=1)),
+    "6x6": (6, 31, dict(padding=3)),
+    "3x3, stride 2": (3, 62, dict(padding=1, stride=2)),
+    "3x3, stride 2, none around": (3, 61, dict(stride=2)),
+    "4x4, stride 2": (4, 63, dict(padding=1, stride=2)),
+    "6x6, stride 2": (6, 63, dict(padding=2, stride=2)),
+    "3x3 up": (3, 31, dict(padding=1, scale_factor=2)),
+    "5x5 up": (5, 31, dict(padding=2, scale_factor=2)),
+}
+
+
+@every_layout
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("width, length, settings", FILTERED.values(), ids=FILTERED)
+def test_by_fewer_multiplications(width, length, settings, mode, layout):
+    input = random(2, 17, 9, length).float().contiguous(memory_format=layout)
+    weight = (random(19, 17, width, width, seed=1) / (17**0.5 * width)).float()
+    changes = dict(mean=random(17, seed=2), scale=random(17, seed=3), shift=random(17, seed=4))
+    changes = {name: value.float() for name, value in changes.items()}
+    assert_follows(
+        input, weight, random(19, seed=5).float(), padding_mode=mode, **changes, activation="leaky_relu", **settings
+    )
+
+
 @every_layout
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("scale_factor", [1, 2])

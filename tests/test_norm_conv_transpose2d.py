@@ -96,9 +96,9 @@ def test_transposed(name, per_sample, channels_last, dims):
 @pytest.mark.parametrize("name", WINDOWS)
 def test_gradients_of_transposed(name, per_sample, dims):
     (input, weight, bias), window = make_layer(dims, per_sample=per_sample, **WINDOWS[name])
-    tensors = [input, weight, bias, random(2, 4, seed=3), random(4, seed=4), random(2, 4, seed=5), random(*input.shape, seed=6)]
-    leaves = [tensor.requires_grad_() for tensor in tensors]
-    changes = dict(zip(("mean", "scale", "shift", "residual"), leaves[3:]), activation="silu", output_activation="tanh", eps=0.5)
+    parameters = random(2, 4, seed=3), random(4, seed=4), random(2, 4, seed=5), random(*input.shape, seed=6)
+    leaves = [tensor.requires_grad_() for tensor in (input, weight, bias, *parameters)]
+    changes = dict(zip(("mean", "scale", "shift", "residual"), parameters), activation="silu", output_activation="tanh", eps=0.5)
     expected = formula(TRANSPOSED[dims], *leaves[:3], **changes, **window)
     found = LAYERS[dims](*leaves[:3], **changes, **window, return_stats=True, return_entered=True)
     cotangents = [random(*output.shape, seed=7) for output in expected]
@@ -117,6 +117,23 @@ def test_transposed_in_other_types(name, dims, dtype):
     found = LAYERS[dims](input, weight, bias, activation="relu", **window)
     assert found.dtype == dtype
     assert_close([found], [exact])
+
+
+@every_layout
+@pytest.mark.parametrize("output_padding", [0, 1])
+@pytest.mark.parametrize("width", [3, 4])
+def test_transposed_by_fewer_multiplications(width, output_padding, channels_last):
+    """Of maps wide enough for rows of tiles, on CPU: an error of twice torch's at most."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    input = random(2, 17, 9, 31).float().contiguous(memory_format=layout)
+    weight, bias = (random(17, 19, width, width, seed=1) / (17**0.5 * width)).float(), random(19, seed=2).float()
+    window = dict(stride=2, padding=1, output_padding=output_padding)
+    exact = formula(torchs.conv_transpose2d, input.double(), weight.double(), bias.double(), activation="relu", **window)
+    own = formula(torchs.conv_transpose2d, input, weight, bias, activation="relu", **window)
+    found = F.norm_conv_transpose2d(input, weight, bias, activation="relu", **window, return_stats=True, return_entered=True)
+    for ours, theirs, right in zip(found, own, exact, strict=True):
+        room = 8 * torch.finfo(torch.float32).eps * right.abs().max()
+        assert (ours.double() - right).abs().max() <= 2 * (theirs.double() - right).abs().max() + room
 
 
 @every_dims

@@ -1,17 +1,22 @@
 // Dense 3x3 convolutions, and those of a map upsampled by 2, with fewer multiplications: minimal filtering, Winograd 1980;
 // Lavin and Gray, arXiv:1509.09308. A kernel of 9x9 is nine of 3x3, of the input and of what lies 3 and 6 further.
 //
-// A tile of outputs needs 4x4 elements of a channel. These are first added up, then multiplied with filters that are added up
-// likewise, summed over channels, and added up to outputs. In one dimension:
+// A tile of outputs needs a few elements of a channel. These are first added up, then multiplied with filters that are added
+// up likewise, summed over channels, and added up to outputs. In one dimension:
 //
 //   3 taps, 2 outputs: 4 products.   data d0-d2, d1+d2, d2-d1, d1-d3    filter g0, (g0+g1+g2)/2, (g0-g1+g2)/2, g2
 //                                    outputs m0+m1+m2, m1-m2-m3
 //   upsampled, 4 outputs: 6 products, 3 for either phase: of 2 taps of its own, which make 2 outputs.
 //                                    data d0-d1, d1, d1-d2, d2, d2-d3   filter g0, g0+g1, g1    outputs m0+m1, m1-m2
+//   upsampled, 5 taps: 8 products for 4 outputs: either phase has 3 taps, as above.
+//   a stride of 2, 2 outputs: every second tap meets every second element. 2 taps as a phase above: 3 products; a single
+//   one: 2. 3 taps have 5 products, 4 taps 6.
+//   transposed, stride 2, 4 outputs: of 3 taps one phase has 2, the other a single one: 5 products.
 //
-// So in both dimensions 16 products do for 4 outputs, not 36; upsampled, 36 do for 16, not 64. The data of a tile are lines
-// with a lane for each tile, so each product is a convolution by one tap: tiles of registers as everywhere (tile.h). Where an
-// infinity enters, differences of products make NaN of its outputs.
+// So in both dimensions 16 products do for 4 outputs, not 36; upsampled, 36 do for 16, not 64, or 64, not 144; by a stride
+// 25 or 36 do for 4, not 36 or 64; transposed, 25 do for 16, not 36. The data of a tile are lines with a lane for each tile,
+// so each product is a convolution by one tap: tiles of registers as everywhere (tile.h). Where an infinity enters,
+// differences of products make NaN of its outputs.
 
 #pragma once
 
@@ -20,13 +25,15 @@
 
 namespace fastnorm::FASTNORM_ISA {
 
-// In one dimension.
+// In one dimension, a tile reads `reach` elements, `step` after those of the one before. The convolution has `taps` (or in
+// both dimensions parts of as many), and its elements lie `apart`.
 struct PlainFiltering {
-  static constexpr int data = 4, products = 4, outputs = 2, taps = 3;
+  static constexpr int taps = 3, stride = 1, apart = 1;
+  static constexpr int reach = 4, step = 2, data = 4, products = 4, outputs = 2;
 
   static constexpr int data_of(int product) { return product; }
   template <class V>
-  IN_PLACE static void spread(const V (&d)[4], V (&to)[data]) {
+  IN_PLACE static void spread(const V (&d)[reach], V (&to)[data]) {
     to[0] = d[0] - d[2];
     to[1] = d[1] + d[2];
     to[2] = d[2] - d[1];
@@ -47,11 +54,12 @@ struct PlainFiltering {
 };
 
 struct UpsampledFiltering {
-  static constexpr int data = 5, products = 6, outputs = 4, taps = 4;
+  static constexpr int taps = 4, stride = 1, apart = 2;
+  static constexpr int reach = 4, step = 2, data = 5, products = 6, outputs = 4;
 
   static constexpr int data_of(int product) { return product / 3 * 2 + product % 3; }
   template <class V>
-  IN_PLACE static void spread(const V (&d)[4], V (&to)[data]) {
+  IN_PLACE static void spread(const V (&d)[reach], V (&to)[data]) {
     to[0] = d[0] - d[1];
     to[1] = d[1];
     to[2] = d[1] - d[2];
@@ -76,6 +84,109 @@ struct UpsampledFiltering {
   }
 };
 
+// Of 5 taps, which meet 6 where the elements lie apart: the even ones make the odd outputs.
+struct UpsampledWideFiltering {
+  static constexpr int taps = 6, stride = 1, apart = 2;
+  static constexpr int reach = 4, step = 2, data = 4, products = 8, outputs = 4;
+
+  static constexpr int data_of(int product) { return product % 4; }
+  template <class V>
+  IN_PLACE static void spread(const V (&d)[reach], V (&to)[data]) {
+    PlainFiltering::spread(d, to);
+  }
+  template <class V>
+  static void filter(const V (&g)[taps], V (&to)[products]) {
+    for (int phase = 0; phase < 2; ++phase) {
+      const V own[] = {g[1 - phase], g[3 - phase], g[5 - phase]};
+      V products_of_phase[4];
+      PlainFiltering::filter(own, products_of_phase);
+      for (int i = 0; i < 4; ++i) to[4 * phase + i] = products_of_phase[i];
+    }
+  }
+  template <class V>
+  IN_PLACE static void collect(const V (&m)[products], V (&y)[outputs]) {
+    y[0] = m[0] + m[1] + m[2];
+    y[1] = m[4] + m[5] + m[6];
+    y[2] = m[1] - m[2] - m[3];
+    y[3] = m[5] - m[6] - m[7];
+  }
+};
+
+// Of 3 or 4 taps: the even ones, which are 2, and the odd.
+template <int width>
+struct StridedFiltering {
+  static constexpr int taps = width, stride = 2, apart = 1;
+  static constexpr int reach = width + 2, step = 4, data = width + 2, products = width + 2, outputs = 2;
+
+  static constexpr int data_of(int product) { return product; }
+  template <class V>
+  IN_PLACE static void spread(const V (&d)[reach], V (&to)[data]) {
+    to[0] = d[0] - d[2];
+    to[1] = d[2];
+    to[2] = d[2] - d[4];
+    if constexpr (width == 3) {
+      to[3] = d[1];
+      to[4] = d[3];
+    } else {
+      to[3] = d[1] - d[3];
+      to[4] = d[3];
+      to[5] = d[3] - d[5];
+    }
+  }
+  template <class V>
+  static void filter(const V (&g)[taps], V (&to)[products]) {
+    to[0] = g[0];
+    to[1] = g[0] + g[2];
+    to[2] = g[2];
+    if constexpr (width == 3) {
+      to[3] = to[4] = g[1];
+    } else {
+      to[3] = g[1];
+      to[4] = g[1] + g[3];
+      to[5] = g[3];
+    }
+  }
+  template <class V>
+  IN_PLACE static void collect(const V (&m)[products], V (&y)[outputs]) {
+    if constexpr (width == 3) {
+      y[0] = m[0] + m[1] + m[3];
+      y[1] = m[1] - m[2] + m[4];
+    } else {
+      y[0] = (m[0] + m[1]) + (m[3] + m[4]);
+      y[1] = (m[1] - m[2]) + (m[4] - m[5]);
+    }
+  }
+};
+
+// Of 3 taps, padded by 1: the middle one makes the even outputs.
+struct TransposedFiltering {
+  static constexpr int taps = 3, stride = 1, apart = 2;
+  static constexpr int reach = 3, step = 2, data = 4, products = 5, outputs = 4;
+
+  static constexpr int data_of(int product) { return product < 3 ? product : product == 3 ? 3 : 1; }
+  template <class V>
+  IN_PLACE static void spread(const V (&d)[reach], V (&to)[data]) {
+    to[0] = d[0] - d[1];
+    to[1] = d[1];
+    to[2] = d[1] - d[2];
+    to[3] = d[0];
+  }
+  template <class V>
+  static void filter(const V (&g)[taps], V (&to)[products]) {
+    to[0] = g[0];
+    to[1] = g[0] + g[2];
+    to[2] = g[2];
+    to[3] = to[4] = g[1];
+  }
+  template <class V>
+  IN_PLACE static void collect(const V (&m)[products], V (&y)[outputs]) {
+    y[0] = m[3];
+    y[1] = m[0] + m[1];
+    y[2] = m[4];
+    y[3] = m[1] - m[2];
+  }
+};
+
 // Vectors of `count` side by side, lane by lane: 2 or 4 of them.
 template <int count, class W>
 IN_PLACE inline void store_in_turn(W* to, const Vector<W> (&v)[count]) {
@@ -93,14 +204,15 @@ IN_PLACE inline void store_in_turn(W* to, const Vector<W> (&v)[count]) {
 }
 
 // The convolution whose outputs are tiles: what lies where in cache is the same as for it.
-inline Convolution convolution_of_tiles(const Convolution& conv, int taps, int outputs) {
+template <class Filtering>
+inline Convolution convolution_of_tiles(const Convolution& conv) {
   Convolution tiles = conv;
   for (int dim = 1; dim < 3; ++dim) {
-    tiles.padding[dim] = conv.padding[dim] / conv.input_dilation[dim];
+    tiles.padding[dim] = conv.padding[dim] / Filtering::apart;
     tiles.input_dilation[dim] = 1;
-    tiles.kernel[dim] = 4 + conv.kernel[dim] - taps;
-    tiles.stride[dim] = 2;
-    tiles.output[dim] = ceil_div(conv.output[dim], outputs);
+    tiles.kernel[dim] = Filtering::reach + conv.kernel[dim] - Filtering::taps;
+    tiles.stride[dim] = Filtering::step;
+    tiles.output[dim] = ceil_div(conv.output[dim], Filtering::outputs);
   }
   return tiles;
 }
@@ -111,7 +223,7 @@ class Minimal {
   using W = Wide<T>;
   static constexpr int data = Filtering::data * Filtering::data;
   static constexpr int products = Filtering::products * Filtering::products;
-  static constexpr int outputs = Filtering::outputs;
+  static constexpr int outputs = Filtering::outputs, reach = Filtering::reach;
   // Fewer channels, and adding up costs more than it saves. In double, exactness is what is asked for: nothing is minimal.
   static constexpr int64_t least_channels = outputs == 2 ? 16 : 8;
   // Vectors of tiles whose data and products are in L2 at a time: of all input channels or a part. What a line is too short
@@ -127,12 +239,13 @@ class Minimal {
     const int64_t parts = conv.kernel[1] / Filtering::taps;
     if (smaller(conv.in_channels * parts * parts, conv.out_channels) < least_channels) return false;
     for (int dim = 1; dim < 3; ++dim) {
-      const bool upsampled = conv.input_dilation[dim] == 2 && conv.padding[dim] == 2;
-      const bool right = outputs == 4 ? upsampled : conv.input_dilation[dim] == 1 && conv.stride[dim] == 1;
+      const bool right = conv.input_dilation[dim] == Filtering::apart && conv.stride[dim] == Filtering::stride;
+      // Elements that lie apart: which taps meet them depends on the padding.
+      const bool in_phase = Filtering::apart == 1 || conv.padding[dim] == Filtering::taps / 2;
       // The last tile may reach beyond a border by 2 more than the convolution does.
       const bool far = conv.input[dim] >= conv.padding[dim] + 4;
-      const bool whole = conv.kernel[dim] == parts * Filtering::taps && (outputs == 2 || parts == 1);
-      if (!right || !far || !whole || conv.dilation[dim] != 1) return false;
+      const bool whole = conv.kernel[dim] == parts * Filtering::taps && (parts == 1 || Filtering::apart == 1);
+      if (!right || !in_phase || !far || !whole || conv.dilation[dim] != 1) return false;
     }
     // Lanes without a tile are work for nothing.
     const int64_t tiles = ceil_div(conv.output[2], outputs), lanes_used = ceil_div(tiles, lanes<W>) * lanes<W>;
@@ -142,7 +255,7 @@ class Minimal {
   explicit Minimal(const Pass<T>& pass)
       : pass_(pass),
         conv_(pass.conv),
-        tiles_(convolution_of_tiles(conv_, Filtering::taps, outputs)),
+        tiles_(convolution_of_tiles<Filtering>(conv_)),
         side_(conv_.kernel[1] / Filtering::taps),
         parts_(side_ * side_),
         block_(conv_, conv_.in_channels, conv_.out_channels, larger(1, smaller(in_limit, piece / parts_)), outs_of_a_task(conv_)),
@@ -197,8 +310,12 @@ class Minimal {
           bias(of.block_.outs) {}
   };
 
-  // Of many input channels each task makes the data anew: more outputs then share them.
-  static int64_t outs_of_a_task(const Convolution& conv) { return conv.in_channels > in_limit ? 2 * out_limit : out_limit; }
+  // Of many input channels each task makes the data anew: more outputs then share them. So they do of a stride, which has
+  // more data for an output.
+  static int64_t outs_of_a_task(const Convolution& conv) {
+    const int64_t outs = out_limit * Filtering::stride;
+    return conv.in_channels > in_limit ? 2 * outs : outs;
+  }
 
   // Rows of tiles: as many as fit a line, and leave chunks that a few threads can share evenly.
   int64_t rows_of_a_chunk() const {
@@ -249,29 +366,29 @@ class Minimal {
       const int64_t met = schedule_.taps_of(row).first;
       for (int64_t part = 0; part < parts_; ++part) {
         const int64_t y = part / side_ * Filtering::taps, x = part % side_ * Filtering::taps;
-        const W* four[4];
-        for (int i = 0; i < 4; ++i)
-          four[i] = space.rows.channel(0) + schedule_.tap(met + y + i).slot * shape_.slot_stride(block_.ins);
+        const W* met_rows[reach];
+        for (int i = 0; i < reach; ++i)
+          met_rows[i] = space.rows.channel(0) + schedule_.tap(met + y + i).slot * shape_.slot_stride(block_.ins);
         for (int64_t c = 0; c < ins; ++c)
           for (int64_t v = 0; v < vectors; ++v)
             spread(
-                four, c * shape_.pitch() + (first + v) * lanes<W>, x,
+                met_rows, c * shape_.pitch() + (first + v) * lanes<W>, x,
                 space.spread.get() + (c * parts_ + part) * line_ + ((row - rows.first) * vectors + v) * lanes<W>);
       }
     }
   }
 
-  // A row in cache has the first and third of each four in one phase, the others in another.
-  void spread(const W* const (&rows)[4], int64_t at, int64_t first, W* to) const {
-    Vector<W> columns[4][Filtering::data];
-    unrolled<4>([&](int x) IN_PLACE {
-      Vector<W> d[4];
-      unrolled<4>([&](int y) IN_PLACE { d[y] = load(rows[y] + at + shape_.position(first + x)); });
+  // In a row in cache, elements `step` apart lie side by side.
+  void spread(const W* const (&rows)[reach], int64_t at, int64_t first, W* to) const {
+    Vector<W> columns[reach][Filtering::data];
+    unrolled<reach>([&](int x) IN_PLACE {
+      Vector<W> d[reach];
+      unrolled<reach>([&](int y) IN_PLACE { d[y] = load(rows[y] + at + shape_.position(first + x)); });
       Filtering::spread(d, columns[x]);
     });
     unrolled<Filtering::data>([&](int y) IN_PLACE {
-      const Vector<W> d[4] = {columns[0][y], columns[1][y], columns[2][y], columns[3][y]};
-      Vector<W> all[Filtering::data];
+      Vector<W> d[reach], all[Filtering::data];
+      unrolled<reach>([&](int x) IN_PLACE { d[x] = columns[x][y]; });
       Filtering::spread(d, all);
       unrolled<Filtering::data>([&](int x) IN_PLACE { store(to + (y * Filtering::data + x) * data_stride_, all[x]); });
     });

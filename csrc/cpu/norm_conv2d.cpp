@@ -37,8 +37,14 @@ template <class T, class Body>
 void convolve_forward(const Pass<T>& pass, const Body& body) {
   if (Pointwise<T>::fits(pass)) return body(Pointwise<T>(pass));
   if constexpr (sizeof(Wide<T>) == sizeof(float)) {
-    if (Minimal<T, PlainFiltering>::fits(pass)) return body(Minimal<T, PlainFiltering>(pass));
-    if (Minimal<T, UpsampledFiltering>::fits(pass)) return body(Minimal<T, UpsampledFiltering>(pass));
+    const auto by = [&](auto filtering) {
+      using Filtered = Minimal<T, decltype(filtering)>;
+      const bool fits = Filtered::fits(pass);
+      if (fits) body(Filtered(pass));
+      return fits;
+    };
+    if (by(PlainFiltering{}) || by(UpsampledFiltering{}) || by(UpsampledWideFiltering{}) || by(TransposedFiltering{})) return;
+    if (by(StridedFiltering<3>{}) || by(StridedFiltering<4>{})) return;
   }
   convolve<Direction::forward>(pass, body);
 }

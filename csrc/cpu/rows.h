@@ -84,6 +84,18 @@ class RowShape {
         store(own + start / 2, every_second<0, W>(a, b));
         store(other + start / 2, every_second<1, W>(a, b));
       }
+    } else if (phases_ == 4) {
+      W* const own = row + position(before_);
+      for (; start + 4 * lanes<W> <= length_; start += 4 * lanes<W>) {
+        Vector<W> v[4], even[2], odd[2];
+        unrolled<4>([&](int i) IN_PLACE { v[i] = changed(start + i * lanes<W>, Whole{}); });
+        unrolled<2>([&](int i) IN_PLACE { even[i] = every_second<0, W>(v[2 * i], v[2 * i + 1]); });
+        unrolled<2>([&](int i) IN_PLACE { odd[i] = every_second<1, W>(v[2 * i], v[2 * i + 1]); });
+        store(own + start / 4, every_second<0, W>(even[0], even[1]));
+        store(own + segment_ + start / 4, every_second<0, W>(odd[0], odd[1]));
+        store(own + 2 * segment_ + start / 4, every_second<1, W>(even[0], even[1]));
+        store(own + 3 * segment_ + start / 4, every_second<1, W>(odd[0], odd[1]));
+      }
     }
     for_each_vector<W>(start, length_, [&](int64_t i, auto count) {
       W numbers[lanes<W>];

@@ -10,8 +10,8 @@ Measured on two threads of an AVX-512 Xeon, 3x3, batch 4, milliseconds of a kern
 
 In bfloat16 the kernels here took half of oneDNN's time at each of these.
 
-The filters' gradient stays here: oneDNN's is slower, and differs from one number of threads to another. One padded sample is made at a
-time, never the padded map.
+The filters' gradient stays here: oneDNN's is slower, and differs from one number of threads to another. One padded sample
+is made at a time, never the padded map.
 """
 
 import torch

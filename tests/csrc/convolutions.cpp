@@ -253,11 +253,15 @@ void check_layers(Element element) {
     Convolution shape;
     bool per_sample;
   } const shapes[] = {
-      // By minimal filtering: of 3x3, in blocks of channels, of 9x9, and upsampled by 2.
+      // By minimal filtering: of 3x3, in blocks of channels, of 9x9, upsampled by 2, by a stride, and transposed.
       {{element, false, 2, 1, 16, 19, {1, 7, 31}, {1, 7, 31}, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {1, 1, 1}, {}}, false},
       {{element, false, 1, 1, 65, 66, {1, 5, 23}, {1, 5, 23}, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {1, 1, 1}, {}}, false},
       {{element, false, 2, 1, 3, 16, {1, 9, 31}, {1, 9, 31}, {1, 9, 9}, {1, 1, 1}, {0, 4, 4}, {1, 1, 1}, {}}, false},
       {{element, false, 2, 1, 9, 10, {1, 7, 31}, {1, 13, 62}, {1, 4, 4}, {1, 1, 1}, {0, 2, 2}, {1, 1, 1}, {}, {1, 2, 2}}, false},
+      {{element, false, 2, 1, 9, 10, {1, 7, 31}, {1, 14, 62}, {1, 6, 6}, {1, 1, 1}, {0, 3, 3}, {1, 1, 1}, {}, {1, 2, 2}}, false},
+      {{element, false, 2, 1, 16, 17, {1, 7, 61}, {1, 4, 31}, {1, 3, 3}, {1, 2, 2}, {0, 1, 1}, {1, 1, 1}, {}}, false},
+      {{element, false, 1, 1, 65, 66, {1, 8, 62}, {1, 4, 31}, {1, 4, 4}, {1, 2, 2}, {0, 1, 1}, {1, 1, 1}, {}}, false},
+      {{element, false, 2, 1, 9, 10, {1, 7, 31}, {1, 13, 61}, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {1, 1, 1}, {}, {1, 2, 2}}, false},
       // As a product of matrices.
       {{element, false, 1, 1, 146, 33, {1, 2, 101}, {1, 2, 101}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {1, 1, 1}, {}}, false},
       // Upsampled otherwise: few channels, by 3, filters of samples, a volume.
