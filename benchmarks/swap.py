@@ -1,7 +1,8 @@
 """What `fastnorm.swap` brings to the generators that people have: python benchmarks/swap.py [--train] [NAME ...]
 
-Each model against itself swapped, in turns, in eval mode under no_grad, or with --train forward and backward. The ratio is
-to the faster of its two layouts. A line is one run; `--json FILE` keeps them.
+Each model against itself swapped, in turns, in eval mode under no_grad, or with --train forward and backward. Times are
+medians; the ratio is the median of each turn's, to the faster of its two layouts: a machine that is slow for a while is so for
+both. A line is one run; `--json FILE` keeps them.
 """
 
 import argparse
@@ -76,9 +77,11 @@ def measure(name: str, train: bool, rounds: int) -> dict:
                     seconds[who].append(time.perf_counter() - start)
     times = {who: statistics.median(found) for who, found in seconds.items()}
     swapped = times.pop("swapped")
+    faster = min(times, key=times.get)
+    ratio = statistics.median(before / after for before, after in zip(seconds[faster], seconds["swapped"]))
     return {
         "model": name, "input": [batch, size], "pass": "forward and backward" if train else "forward",
-        "before": times, "after": swapped, "times as fast": min(times.values()) / swapped, "rounds": rounds,
+        "before": times, "after": swapped, "times as fast": ratio, "rounds": rounds,
     }  # fmt: skip
 
 

@@ -131,6 +131,10 @@ def test_transposed_by_fewer_multiplications(width, output_padding, channels_las
     exact = formula(torchs.conv_transpose2d, input.double(), weight.double(), bias.double(), activation="relu", **window)
     own = formula(torchs.conv_transpose2d, input, weight, bias, activation="relu", **window)
     found = F.norm_conv_transpose2d(input, weight, bias, activation="relu", **window, return_stats=True, return_entered=True)
+    assert_errors_like(found, own, exact)
+
+
+def assert_errors_like(found, own, exact):
     for ours, theirs, right in zip(found, own, exact, strict=True):
         room = 8 * torch.finfo(torch.float32).eps * right.abs().max()
         assert (ours.double() - right).abs().max() <= 2 * (theirs.double() - right).abs().max() + room
@@ -176,6 +180,29 @@ def test_volumes(factor, width, stride, dilation, groups, mode, channels_last):
     gradients = [torch.autograd.grad(outputs, leaves, cotangents) for outputs in (found, expected)]
     for ours, exact in zip(*gradients):
         assert (ours - exact).abs().max() <= 1e-10 * max(1, exact.abs().max())
+
+
+@every_layout
+@pytest.mark.parametrize("mode", PADS)
+@pytest.mark.parametrize("stride", [1, (2, 1, 1), 2], ids=str)
+@pytest.mark.parametrize("size", [(3, 5, 31), (4, 9, 62)], ids=str)
+def test_volumes_by_fewer_multiplications(size, stride, mode, channels_last):
+    """Of rows wide enough for tiles, on CPU: an error of twice torch's at most."""
+    input, weight, bias = random(2, 17, *size), random(19, 17, 3, 3, 3, seed=1) / 17**0.5 / 5, random(19, seed=2)
+    changes = dict(mean=random(17, seed=3), scale=random(17, seed=4), shift=random(17, seed=5))
+
+    def convolve(map, *filters, **settings):
+        return torchs.conv3d(torchs.pad(map, [1] * 6, PADS[mode]), *filters, **settings)
+
+    layout = torch.channels_last_3d if channels_last else torch.contiguous_format
+    wide, narrow = ([*map(change, (input, weight, bias))] for change in (torch.Tensor.double, torch.Tensor.float))
+    exact = formula(convolve, *wide, **changes, activation="relu", stride=stride)
+    changes = {name: value.float() for name, value in changes.items()}
+    own = formula(convolve, *narrow, **changes, activation="relu", stride=stride)
+    settings = dict(stride=stride, padding=1, padding_mode=mode, return_stats=True, return_entered=True)
+    narrow[0] = narrow[0].contiguous(memory_format=layout)
+    found = F.norm_conv3d(*narrow, **changes, activation="relu", **settings)
+    assert_errors_like(found, own, exact)
 
 
 WRONG = {

@@ -1,5 +1,6 @@
 // Dense 3x3 convolutions, and those of a map upsampled by 2, with fewer multiplications: minimal filtering, Winograd 1980;
-// Lavin and Gray, arXiv:1509.09308. A kernel of 9x9 is nine of 3x3, of the input and of what lies 3 and 6 further.
+// Lavin and Gray, arXiv:1509.09308. A kernel of 9x9 is nine of 3x3, of the input and of what lies 3 and 6 further; one of
+// 3x3x3 is three, of a slice each.
 //
 // A tile of outputs needs a few elements of a channel. These are first added up, then multiplied with filters that are added
 // up likewise, summed over channels, and added up to outputs. In one dimension:
@@ -25,7 +26,7 @@
 
 namespace fastnorm::FASTNORM_ISA {
 
-// In one dimension, a tile reads `reach` elements, `step` after those of the one before. The convolution has `taps` (or in
+// In height or width, a tile reads `reach` elements, `step` after those of the one before. The convolution has `taps` (or in
 // both dimensions parts of as many), and its elements lie `apart`.
 struct PlainFiltering {
   static constexpr int taps = 3, stride = 1, apart = 1;
@@ -235,7 +236,7 @@ class Minimal {
   static bool fits(const Pass<T>& pass) {
     const Convolution& conv = pass.conv;
     const bool shared = !pass.filters.sample_stride || conv.samples == 1;
-    if (!pass.forward || conv.groups != 1 || !shared || conv.kernel[0] * conv.input[0] != 1) return false;
+    if (!pass.forward || conv.groups != 1 || !shared || conv.input_dilation[0] != 1) return false;
     const int64_t parts = conv.kernel[1] / Filtering::taps;
     if (smaller(conv.in_channels * parts * parts, conv.out_channels) < least_channels) return false;
     for (int dim = 1; dim < 3; ++dim) {
@@ -249,7 +250,9 @@ class Minimal {
     }
     // Lanes without a tile are work for nothing.
     const int64_t tiles = ceil_div(conv.output[2], outputs), lanes_used = ceil_div(tiles, lanes<W>) * lanes<W>;
-    return 4 * tiles >= 3 * lanes_used && conv.input_dilation[0] == 1 && conv.padding[0] == 0 && conv.output[0] == 1;
+    // Of a volume each row is brought for every slice that meets it: that pays with all lanes at work, and without a stride.
+    if (conv.kernel[0] > 1) return Filtering::stride == 1 && 8 * tiles >= 7 * lanes_used;
+    return 4 * tiles >= 3 * lanes_used;
   }
 
   explicit Minimal(const Pass<T>& pass)
@@ -257,7 +260,7 @@ class Minimal {
         conv_(pass.conv),
         tiles_(convolution_of_tiles<Filtering>(conv_)),
         side_(conv_.kernel[1] / Filtering::taps),
-        parts_(side_ * side_),
+        parts_(conv_.kernel[0] * side_ * side_),
         block_(conv_, conv_.in_channels, conv_.out_channels, larger(1, smaller(in_limit, piece / parts_)), outs_of_a_task(conv_)),
         shape_(tiles_, Direction::forward),
         line_(lanes<W> * (block_.in_parts() == 1 ? line_vectors : line_vectors_of_parts)),
@@ -317,11 +320,13 @@ class Minimal {
     return conv.in_channels > in_limit ? 2 * outs : outs;
   }
 
-  // Rows of tiles: as many as fit a line, and leave chunks that a few threads can share evenly.
+  // Rows of tiles: as many as fit a line, lie in one slice, and leave chunks that a few threads can share evenly.
   int64_t rows_of_a_chunk() const {
+    const int64_t all = tiles_.output[0] * tiles_.output[1];
     int64_t rows = larger(1, line_ / (shape_.vectors() * lanes<W>));
-    const auto even = [&] { return tiles_.output[1] % rows == 0 && tiles_.output[1] / rows % 4 == 0; };
-    while (rows > 1 && !even() && tiles_.output[1] < many_chunks * rows) --rows;
+    const auto even = [&] { return all >= many_chunks * rows || (all % rows == 0 && all / rows % 4 == 0); };
+    const auto in_one_slice = [&] { return tiles_.output[0] == 1 || tiles_.output[1] % rows == 0; };
+    while (rows > 1 && !(even() && in_one_slice())) --rows;
     return rows;
   }
   int64_t sum_stride() const { return schedule_.largest_chunk() * outputs * sum_pitch_; }
@@ -355,7 +360,9 @@ class Minimal {
     }
     for (int64_t c = 0; c < work.outs; ++c)
       space.bias.get()[c] = pass_.bias_of(work.sample * conv_.out_channels + work.out + c);
-    const Schedule::Range of_result = {rows.first * outputs, smaller(rows.last * outputs, conv_.output[1])};
+    const int64_t slice = rows.first / tiles_.output[1], before = slice * tiles_.output[1], height = conv_.output[1];
+    const Schedule::Range of_result = {
+        slice * height + (rows.first - before) * outputs, slice * height + smaller((rows.last - before) * outputs, height)};
     const int64_t plane = work.sample * conv_.out_channels + work.out;
     finish_rows(
         pass_, plane, work.outs, of_result, space.sums.get(), sum_stride(), sum_pitch_, space.bias.get(), chunk);
@@ -365,10 +372,11 @@ class Minimal {
     for (int64_t row = rows.first; row < rows.last; ++row) {
       const int64_t met = schedule_.taps_of(row).first;
       for (int64_t part = 0; part < parts_; ++part) {
-        const int64_t y = part / side_ * Filtering::taps, x = part % side_ * Filtering::taps;
+        const int64_t z = part / (side_ * side_), y = part / side_ % side_ * Filtering::taps;
+        const int64_t x = part % side_ * Filtering::taps, first_tap = met + z * tiles_.kernel[1] + y;
         const W* met_rows[reach];
         for (int i = 0; i < reach; ++i)
-          met_rows[i] = space.rows.channel(0) + schedule_.tap(met + y + i).slot * shape_.slot_stride(block_.ins);
+          met_rows[i] = space.rows.channel(0) + schedule_.tap(first_tap + i).slot * shape_.slot_stride(block_.ins);
         for (int64_t c = 0; c < ins; ++c)
           for (int64_t v = 0; v < vectors; ++v)
             spread(
@@ -460,13 +468,14 @@ class Minimal {
   void pack(const F* filters, int64_t out, int64_t in, int64_t ins) const {
     constexpr int taps = Filtering::taps, count = Filtering::products, width = channels % 2 ? 1 : channels;
     using V = typename VectorOf<W, width>::type;
-    const int64_t length = side_ * taps, distance = conv_.in_channels * length * length;
+    const int64_t length = side_ * taps, filter = conv_.kernel[0] * length * length, distance = conv_.in_channels * filter;
     W* const to = weights_.get() + place_of_weights(0, out, in, ins);
     const int64_t product_stride = place_of_weights(1, out, in, ins) - place_of_weights(0, out, in, ins);
     for (int c = 0; c < channels; c += width)
       for (int64_t i = 0; i < ins * parts_; ++i) {
-        const int64_t part = i % parts_, corner = part / side_ * taps * length + part % side_ * taps;
-        const F* from = filters + (out + c) * distance + (in + i / parts_) * length * length + corner;
+        const int64_t part = i % parts_, slice = part / (side_ * side_) * length * length;
+        const int64_t corner = slice + part / side_ % side_ * taps * length + part % side_ * taps;
+        const F* from = filters + (out + c) * distance + (in + i / parts_) * filter + corner;
         V columns[taps][count];
         for (int x = 0; x < taps; ++x) {
           V g[taps];

@@ -73,35 +73,19 @@ class RowShape {
       prefetch(source + ahead + i);
       return change(load(source + i, count), i, count);
     };
-    int64_t start = 0;
     if (phases_ == 1) {
       for_each_vector<W>(0, length_, [&](int64_t i, auto count) { store(row + first() + i, changed(i, count), count); });
-      start = length_;
     } else if (phases_ == 2) {
-      W *own = row + position(before_), *other = row + position(before_ + 1);
-      for (; start + 2 * lanes<W> <= length_; start += 2 * lanes<W>) {
-        const Vector<W> a = changed(start, Whole{}), b = changed(start + lanes<W>, Whole{});
-        store(own + start / 2, every_second<0, W>(a, b));
-        store(other + start / 2, every_second<1, W>(a, b));
-      }
+      deal<2>(row + first(), changed);
     } else if (phases_ == 4) {
-      W* const own = row + position(before_);
-      for (; start + 4 * lanes<W> <= length_; start += 4 * lanes<W>) {
-        Vector<W> v[4], even[2], odd[2];
-        unrolled<4>([&](int i) IN_PLACE { v[i] = changed(start + i * lanes<W>, Whole{}); });
-        unrolled<2>([&](int i) IN_PLACE { even[i] = every_second<0, W>(v[2 * i], v[2 * i + 1]); });
-        unrolled<2>([&](int i) IN_PLACE { odd[i] = every_second<1, W>(v[2 * i], v[2 * i + 1]); });
-        store(own + start / 4, every_second<0, W>(even[0], even[1]));
-        store(own + segment_ + start / 4, every_second<0, W>(odd[0], odd[1]));
-        store(own + 2 * segment_ + start / 4, every_second<1, W>(even[0], even[1]));
-        store(own + 3 * segment_ + start / 4, every_second<1, W>(odd[0], odd[1]));
-      }
+      deal<4>(row + first(), changed);
+    } else {
+      for_each_vector<W>(0, length_, [&](int64_t i, auto count) {
+        W numbers[lanes<W>];
+        store(numbers, changed(i, count));
+        for (int lane = 0; lane < number_of<W>(count); ++lane) row[position(before_ + i + lane)] = numbers[lane];
+      });
     }
-    for_each_vector<W>(start, length_, [&](int64_t i, auto count) {
-      W numbers[lanes<W>];
-      store(numbers, changed(i, count));
-      for (int lane = 0; lane < number_of<W>(count); ++lane) row[position(before_ + i + lane)] = numbers[lane];
-    });
     finish(row);
   }
 
@@ -115,6 +99,39 @@ class RowShape {
   int64_t length() const { return length_; }
 
  private:
+  // Each of `phases` gets its elements, from `to` on, `segment_` apart.
+  template <int phases, class Changed>
+  IN_PLACE void deal(W* to, const Changed& changed) const {
+    for (int64_t start = 0; start < length_; start += phases * lanes<W>, to += lanes<W>) {
+      const int64_t rest = length_ - start;
+      Vector<W> v[phases] = {};
+      if (rest >= phases * lanes<W>) {
+        unrolled<phases>([&](int i) IN_PLACE { v[i] = changed(start + i * lanes<W>, Whole{}); });
+        sort(v);
+        unrolled<phases>([&](int i) IN_PLACE { store(to + i * segment_, v[i]); });
+        continue;
+      }
+      for (int i = 0; i * lanes<W> < rest; ++i)
+        v[i] = changed(start + i * lanes<W>, static_cast<int>(smaller(lanes<W>, rest - i * lanes<W>)));
+      sort(v);
+      for (int i = 0; i < phases && i < rest; ++i)
+        store(to + i * segment_, v[i], static_cast<int>((rest - i + phases - 1) / phases));
+    }
+  }
+
+  // By phases.
+  IN_PLACE static void sort(Vector<W> (&v)[2]) {
+    const Vector<W> even = every_second<0, W>(v[0], v[1]), odd = every_second<1, W>(v[0], v[1]);
+    v[0] = even, v[1] = odd;
+  }
+  IN_PLACE static void sort(Vector<W> (&v)[4]) {
+    Vector<W> first[] = {v[0], v[1]}, second[] = {v[2], v[3]};
+    sort(first), sort(second);
+    Vector<W> even[] = {first[0], second[0]}, odd[] = {first[1], second[1]};
+    sort(even), sort(odd);
+    v[0] = even[0], v[1] = odd[0], v[2] = even[1], v[3] = odd[1];
+  }
+
   // How far a kernel reaches beyond its first tap, and how much of the padded row all taps see.
   static int64_t reach(const Convolution& conv) { return (conv.kernel[2] - 1) * conv.dilation[2]; }
   static int64_t seen(const Convolution& conv) { return (conv.output[2] - 1) * conv.stride[2] + reach(conv) + 1; }

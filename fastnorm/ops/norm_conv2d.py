@@ -217,7 +217,7 @@ def _has_fewer_products(input, weight, stride, dilation):
     shared = weight.dim() == input.dim() or weight.shape[0] == 1
     if input.device.type != "cpu" or not shared or any(step != 1 for step in dilation):
         return False
-    return (*weight.shape[-2:], *stride) in ((3, 3, 1, 1), (3, 3, 2, 2), (4, 4, 2, 2)) and input.dim() == 4
+    return input.dim() > 3 and (*weight.shape[-2:], *stride[-2:]) in ((3, 3, 1, 1), (3, 3, 2, 2), (4, 4, 2, 2))
 
 
 def _is_bare(mean, scale, shift, residual, activation, slope, output_activation, need_stats):
