@@ -12,6 +12,7 @@ from torch.fx import Graph, Node
 from .. import functional
 from ..nn._layer_norm import layer_norm
 from ..nn._recognise import Activation, Unfused
+from ._in_place import in_one_epoch
 from ._meanings import flat_per_plane, function_of
 from ._parts import reading_of, reshaped, value
 
@@ -86,6 +87,8 @@ class Affine:
         users = list(self._node.users)
         if len(users) != 1 or function_of(users[0]) not in names or value(users[0]).shape != value(self._node).shape:
             return None, None
+        if not in_one_epoch(self._node, users[0]):
+            return None, None
         arguments = [argument for argument in users[0].args if argument is not self._node]
         return (users[0], arguments[0]) if len(arguments) == 1 and not users[0].kwargs else (None, None)
 
@@ -99,18 +102,22 @@ class Affine:
     def _join_factors(self):
         """`norm * factor` for `norm + norm * gamma` and for `addcmul(beta, norm, factor)`."""
         users = list(self._node.users)
+        if not in_one_epoch(self._node, *users):
+            return
         scaled = next((user for user in users if function_of(user) == "mul"), None)
         if len(users) == 2 and scaled is not None:
             (sum,) = (user for user in users if user is not scaled)
-            if function_of(sum) != "add" or set(sum.args) != {self._node, scaled} or len(scaled.users) > 1:
+            gammas = [argument for argument in scaled.args if argument is not self._node]
+            if function_of(sum) != "add" or set(sum.args) != {self._node, scaled} or sum.kwargs or len(scaled.users) > 1:
                 return
-            (gamma,) = (argument for argument in scaled.args if argument is not self._node)
-            self._multiply(sum, self._called(sum, operator.add, gamma, 1))
+            if len(gammas) != 1 or scaled.kwargs:
+                return
+            self._multiply(sum, self._called(sum, operator.add, gammas[0], 1))
         if len(users) == 1 and function_of(users[0]) == "addcmul" and len(users[0].args) == 3 and not users[0].kwargs:
             beta, *factors = users[0].args
-            if self._node in factors and beta is not self._node:
-                (factor,) = (factor for factor in factors if factor is not self._node)
-                product = self._called(users[0], operator.mul, self._node, factor)
+            others = [factor for factor in factors if factor is not self._node]
+            if len(others) == 1 and beta is not self._node:
+                product = self._called(users[0], operator.mul, self._node, others[0])
                 self._replace(users[0], self._called(users[0], operator.add, product, beta))
 
     def _multiply(self, reader, factor):
@@ -127,11 +134,14 @@ class Affine:
         """norm * (1 + gamma) + beta, of maps."""
         reader, factor = self._reader("mul")
         gamma = _one_less(factor)
-        plain = self._node.target in (functional.instance_norm, F.instance_norm) and self._settings.get("weight") is None
+        bare = self._settings.get("weight") is self._settings.get("bias") is None
+        plain = self._node.target in (functional.instance_norm, F.instance_norm) and bare
         if gamma is None or not plain or self._settings.get("eps_mode", "var") != "var":
             return
         users = list(reader.users)
         if len(users) != 1 or function_of(users[0]) != "add" or len(users[0].args) != 2 or users[0].kwargs:
+            return
+        if not in_one_epoch(reader, users[0]):
             return
         beta = users[0].args[1] if users[0].args[0] is reader else users[0].args[0]
         maps = gamma, beta
@@ -142,7 +152,8 @@ class Affine:
 
     def _put_pixels(self, reader, maps, settings):
         followers = list(reader.users)
-        if len(followers) == 1 and (activation := _activation(followers[0])) is not None:
+        activation = _activation(followers[0]) if len(followers) == 1 and in_one_epoch(reader, *followers) else None
+        if activation is not None:
             (reader,), settings = followers, settings | activation
         with self._graph.inserting_before(reader):
             made = self._graph.call_function(functional.spatially_adaptive_norm, maps, settings)
@@ -169,6 +180,8 @@ class Affine:
         if reader is not None and isinstance(alpha, (int, float)) and len(reader.users) == 1:
             (sum,) = reader.users
             others = [argument for argument in sum.args if argument is not reader]
+            if not in_one_epoch(reader, sum):
+                return None
             if function_of(sum) == "add" and len(others) == 1 and function_of(others[0]) == "mul" and not sum.kwargs:
                 rest = [argument for argument in others[0].args if argument is not self._map]
                 if len(rest) == 1 and isinstance(rest[0], (int, float)) and isclose(alpha + rest[0], 1, abs_tol=1e-9):
@@ -197,7 +210,7 @@ def _per_plane(graph, tensor, map):
 
 
 def _one_less(factor):
-    if function_of(factor) != "add" or len(factor.args) != 2:
+    if function_of(factor) != "add" or len(factor.args) != 2 or factor.kwargs:
         return None
     first, second = factor.args
     return second if first in (1, 1.0) else first if second in (1, 1.0) else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +28,8 @@ _OUT_OF_PLACE = {
     operator.imul: operator.mul,
     operator.itruediv: operator.truediv,
 }
-# Those with an argument `inplace`, and where it stands.
-_WITH_ARGUMENT = {F.relu: 1, F.leaky_relu: 2, F.silu: 1}
+# Those with an argument `inplace` of which that is done.
+_WITH_ARGUMENT = F.relu, F.leaky_relu, F.silu
 
 # What writes a new tensor, and hands on no view of another one.
 _MAKERS = {
@@ -49,10 +51,10 @@ def make_out_of_place(graph: Graph) -> None:
             continue
         changed = node.args[0]
         before = [user for user in changed.users if place[user] < place[node]]
-        if any(other.target not in _MAKERS for other in (changed, *before)):
+        if not all(map(_makes, (changed, *before))) or (node.target not in _WITH_ARGUMENT and _promotes(node)):
             continue
         if node.target in _WITH_ARGUMENT:
-            node.args = node.args[: _WITH_ARGUMENT[node.target]]
+            node.args = node.args[: _place_of_inplace(node.target)]
             node.kwargs = {name: value for name, value in node.kwargs.items() if name != "inplace"}
         else:
             node.target = _OUT_OF_PLACE[node.target]
@@ -72,13 +74,38 @@ def _skip_dropouts(graph):
 _DROPOUTS = F.dropout, F.dropout2d, F.dropout3d
 
 
+def _makes(node):
+    return node.target in _MAKERS and not _asks_for_it(node)
+
+
+def _promotes(node):
+    """Whether a result of its own would be of another type than the tensor that is changed."""
+    operands = [other.meta.get("example_value") if isinstance(other, Node) else other for other in node.args[:2]]
+    try:
+        return len(operands) > 1 and torch.result_type(*operands) != operands[0].dtype
+    except TypeError:
+        return True  # Not known.
+
+
 def _works_in_place(node):
-    return bool(node.args) and (node.target in _OUT_OF_PLACE or _asks_for_it(node))
+    if not node.args:
+        return False
+    return node.target in _OUT_OF_PLACE or (node.target in _WITH_ARGUMENT and bool(_asks_for_it(node)))
 
 
 def _asks_for_it(node):
-    at = _WITH_ARGUMENT.get(node.target)
+    at = _place_of_inplace(node.target) if node.op == "call_function" else None
     return node.kwargs.get("inplace") or (at is not None and len(node.args) > at and node.args[at])
+
+
+@lru_cache(maxsize=None)
+def _place_of_inplace(function):
+    """Where the argument `inplace` of a function stands; None of one that has none."""
+    try:
+        names = list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return None
+    return names.index("inplace") if "inplace" in names else None
 
 
 def may_change(node: Node) -> bool:
@@ -95,6 +122,18 @@ def may_change(node: Node) -> bool:
     # Inlined bodies, operators of others, and switches such as that of gradients.
     switches = "enable" in name or "autocast" in name
     return switches or not module.startswith(("torch", "fastnorm", "math")) or bool(_asks_for_it(node))
+
+
+def mark_epochs(graph: Graph) -> None:
+    """Between two calls that may change tensors, or how they are computed, lies an epoch: within it, order does not matter."""
+    epoch = 0
+    for node in graph.nodes:
+        epoch += may_change(node)
+        node.meta["epoch"] = epoch
+
+
+def in_one_epoch(*nodes: Node) -> bool:
+    return len({node.meta.get("epoch") for node in nodes}) == 1
 
 
 class Sweep:

@@ -11,6 +11,7 @@ from math import prod
 from torch.fx import Node
 
 from ..nn._recognise import Unfused
+from ._in_place import in_one_epoch
 from ._parts import value
 
 PLANE, SAMPLE, ROW = "plane", "sample", "row"
@@ -43,7 +44,7 @@ class Meanings(dict):
 
     def read(self, node: Node) -> None:
         rule = getattr(self, f"_{function_of(node)}", None)
-        if rule is None:
+        if rule is None or not in_one_epoch(node, *(input for input in node.all_input_nodes if input in self)):
             return
         try:
             meaning = rule(*node.args, **node.kwargs)
@@ -91,7 +92,7 @@ class Meanings(dict):
         if meaning is None or meaning.kind not in kinds:
             return None
         over = _reduced(meaning.of, value(input).shape, axis if dim is None else dim)
-        if meaning.kind == "centered square" and over not in (meaning.over, ROW):
+        if meaning.kind == "centered square" and over != meaning.over and (over, meaning.over) != (ROW, PLANE):
             return None
         return replace(meaning, kind=kinds[meaning.kind], over=over)
 
@@ -101,6 +102,9 @@ class Meanings(dict):
             if meaning is None or meaning.kind not in ("map", "centered"):
                 return None
             over = _reduced(meaning.of, value(input).shape, axis if dim is None else dim)
+            # A constant taken away changes no deviation: but what is that of a plane is none of a sample.
+            if over == ROW or (meaning.kind == "centered" and (meaning.over, over) == (PLANE, SAMPLE)):
+                return None
             correction = int(unbiased) if correction is None else correction
             if correction not in (0, 1):
                 return None
@@ -126,6 +130,8 @@ class Meanings(dict):
     def _sub(self, input, other, *, alpha=1):
         first, second = self._of(input), self.get(other)
         if second is None or first is None or first.of is not second.of or alpha != 1:
+            return None
+        if second.over == ROW:
             return None
         if first.kind == "map" and second.kind == "mean" and _broadcasts(second, other, input):
             return replace(second, kind="centered")

@@ -20,8 +20,10 @@ from .. import functional
 from ..nn._layer_norm import layer_norm
 from ..nn._recognise import Unfused
 from ._affine import AFFINE, Affine
+from ._in_place import in_one_epoch
 from ._meanings import PLANE, STATISTICS, Meanings, function_of
 from ._parts import reshaped, value
+
 
 def recognise_norms(graph: Graph, sweep: Callable[[], None]) -> None:
     _put_plain_norms(graph)
@@ -44,7 +46,11 @@ def recognise_norms(graph: Graph, sweep: Callable[[], None]) -> None:
 
 def _divide_first(graph, node, meanings):
     """s * ((map - mean) / std) for (s * (map - mean)) / std."""
-    if function_of(node) != "truediv" or function_of(node.args[0]) != "mul" or meanings.get(node.args[1]) is None:
+    if function_of(node) != "truediv" or len(node.args) != 2 or node.kwargs:
+        return
+    if function_of(node.args[0]) != "mul" or meanings.get(node.args[1]) is None:
+        return
+    if not in_one_epoch(node, *node.all_input_nodes):
         return
     product, deviation = node.args
     centered = [factor for factor in product.args if (meaning := meanings.get(factor)) and meaning.kind == "centered"]
@@ -67,7 +73,7 @@ def _put_plain_norms(graph):
         rule = _BY_OTHER_NAMES.get(node.target)
         try:
             found = rule and rule(*node.args, **node.kwargs)
-            if found:
+            if found and (found[1] is node.args[0] or in_one_epoch(node, node.args[0])):
                 function, map, settings, shape = found
                 with graph.inserting_before(node):
                     for name in ("weight", "bias"):
@@ -112,8 +118,8 @@ def _put_statistics(graph, meanings, sweep):
         meaning = meanings.get(node)
         is_one = meaning is not None and meaning.kind in ("mean", "std", "rstd") and meaning.over == PLANE
         if is_one and not _is_expanded(node) and any(_is_other(user, meanings) for user in node.users):
-            of_map.setdefault(meaning.of, []).append(node)
-    for map, nodes in of_map.items():
+            of_map.setdefault((meaning.of, node.meta.get("epoch")), []).append(node)
+    for (map, _), nodes in of_map.items():
         rules = [meanings[node].rule for node in nodes if meanings[node].kind != "mean"]
         if rules and all(rule == rules[0] for rule in rules):
             try:
@@ -162,7 +168,7 @@ def _instance_norm_by_batch_norm(
     if not training or function_of(view) not in ("view", "reshape") or any(_is_kept(node) for node in (running_mean, running_var)):
         return None
     map = view.args[0]
-    while function_of(map) == "contiguous":
+    while function_of(map) == "contiguous" and in_one_epoch(view, map):
         map = map.args[0]
     n, c, *size = value(map).shape
     if tuple(value(view).shape) not in ((1, n * c, *size), (1, n * c, prod(size))) or not size:

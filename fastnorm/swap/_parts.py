@@ -226,7 +226,9 @@ def _interpolate(
     factor = per_dimension(scale_factor, 2)
     if not _are_numbers(factor) or any(number != int(number) or number < 1 for number in factor):
         raise Unfused("its factor is no integer")
-    return Reading(input, (Upsampling(tuple(map(int, factor))),) if max(factor) > 1 else ())
+    if max(factor) == 1:
+        return _copied(input)
+    return Reading(input, (Upsampling(tuple(map(int, factor))),))
 
 
 def _factor_between(before, size):
@@ -247,7 +249,14 @@ def _pad(input, pad, mode, fill):
         raise Unfused(f"it pads with {fill}")
     if (left, top) != (right, bottom):
         raise Unfused("its sides differ")
-    return Reading(input, (Padding(modes[mode], (top, left)),) if any(pad) else ())
+    return Reading(input, (Padding(modes[mode], (top, left)),)) if any(pad) else _copied(input)
+
+
+def _copied(input):
+    """What only makes a copy is nothing, as long as nobody writes into that, or into what it was made of."""
+    if any(map(may_change, input.graph.nodes)):
+        raise Unfused("it makes a copy, and something works in place")
+    return Reading(input, ())
 
 
 def _torch_pad(input, pad, mode="constant", value=None):

@@ -15,7 +15,7 @@ from ..nn._planner import Planner, Skip, Stream
 from ..nn._recognise import Sum, Unfused
 from ..nn._steps import Call, Convolve, Entering, Entry, Layer, ScaleShift, Step
 from ..ops import norm_conv2d
-from ._in_place import Sweep, make_out_of_place, may_change
+from ._in_place import Sweep, make_out_of_place, mark_epochs, may_change
 from ._norms import recognise_norms
 from ._parts import Operands, reading_of
 from ._samples import recognise_samples
@@ -47,6 +47,7 @@ def rewrite(module: GraphModule, choices: Choices = Choices()) -> GraphModule:
     if choices.channels_last:
         put_volumes_channels_last(graph)
     make_out_of_place(graph)
+    mark_epochs(graph)
     recognise_samples(graph, sweep)
     recognise_norms(graph, sweep)
     make_out_of_place(graph)

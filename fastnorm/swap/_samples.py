@@ -15,6 +15,7 @@ from torch.fx import Graph, Node
 
 from .. import functional
 from ..nn._recognise import Unfused
+from ._in_place import in_one_epoch
 from ._parts import reshaped, value
 
 
@@ -34,7 +35,8 @@ def recognise_samples(graph: Graph, sweep: Callable[[Node | None], None]) -> Non
 def _take_side_by_side(graph, node):
     if node.target in _PLANE_BY_PLANE:
         map = _whole_batch(node.args[0])
-        if map is not None and value(node).dim() == 4:
+        stays = node.target not in _PADS or len(node.args[1] if len(node.args) > 1 else node.kwargs["pad"]) <= 4
+        if map is not None and value(node).dim() == 4 and stays and in_one_epoch(node, node.args[0]):
             return _put_side_by_side(graph, node, node.target, (map, *node.args[1:]), node.kwargs)
     elif node.target is torch.conv2d:
         return _put_convolution(graph, node, *_conv2d(*node.args, **node.kwargs))
@@ -52,7 +54,7 @@ def _conv_transpose2d(input, weight, bias=None, stride=1, padding=0, output_padd
 
 def _put_convolution(graph, node, function, input, weight, bias, groups, out_dim, settings):
     map = _whole_batch(input)
-    if map is None or type(groups) is not int or groups % (n := value(map).shape[0]):
+    if map is None or not in_one_epoch(node, input) or type(groups) is not int or groups % (n := value(map).shape[0]):
         return None
     # Groups come outermost among the filters, and samples outermost among the groups.
     filters, channels = value(weight).shape, value(node).shape[1] // n
@@ -94,7 +96,8 @@ def _whole_batch(node):
 
 
 # What does to each plane the same, whatever stands beside it.
-_PLANE_BY_PLANE = (F.pad, torch._C._nn.pad, F.relu, F.leaky_relu, torch.relu, torch.sigmoid, torch.tanh, F.silu)
+_PADS = F.pad, torch._C._nn.pad  # Of the last two dimensions.
+_PLANE_BY_PLANE = (*_PADS, F.relu, F.leaky_relu, torch.relu, torch.sigmoid, torch.tanh, F.silu)
 
 
 # A loop over samples.
@@ -112,7 +115,7 @@ def _take_loop(graph, node):
     if not is_loop or any(sample.target is not torch.conv2d for sample in samples):
         return None
     with graph.inserting_before(node):
-        made = _Loop(graph, len(samples)).batched(samples)
+        made = _Loop(graph, node, len(samples)).batched(samples)
     node.replace_all_uses_with(made)
     return made
 
@@ -127,11 +130,13 @@ def _of_one(sample):
 class _Loop:
     """What is done to one sample after the other, done to the batch."""
 
-    def __init__(self, graph: Graph, count: int) -> None:
-        self._graph, self._count = graph, count
+    def __init__(self, graph: Graph, joined: Node, count: int) -> None:
+        self._graph, self._joined, self._count = graph, joined, count
 
     def batched(self, samples: list[Node]) -> Node:
         """The batch whose samples are these nodes, each a batch of one."""
+        if not in_one_epoch(self._joined, *samples):
+            raise Unfused("between samples something works in place")
         whole = self._whole(samples, lambda shape: (1, *shape[1:]))
         if whole is not None:
             return whole
