@@ -25,7 +25,7 @@ FLOOR = 2
 class Entry:
     """One tensor of the comparison; errors are absolute, the largest over the tensor."""
 
-    kind: str  # "output", "buffer", "input gradient" or "parameter gradient".
+    kind: str  # "output", "buffer", "input" (that was written to), "input gradient" or "parameter gradient".
     name: str
     error: float  # Of the swapped model; infinite where there is nothing to subtract.
     original_error: float
@@ -71,7 +71,8 @@ def verify(
     Each output, and each gradient, of `after` may be off by twice the error of `before` in its own types, plus 2 ulps
     of the largest value of the tensor (for a parameter, of its module's gradients). Errors are absolute, the largest
     over a tensor. NaN and infinities must be where `before` has them; integers, types, shapes, devices and all that is
-    not a tensor must be equal. Buffers that the forward changes, such as running statistics, count as outputs.
+    not a tensor must be equal. Buffers that the forward changes, such as running statistics, count as outputs, and so do
+    inputs that it writes to.
 
     The gradients are those of the sum of all outputs, each times one random tensor, by the inputs of a floating-point
     or complex type and by the parameters that require one. The outputs of `after` are compared with and without
@@ -149,7 +150,7 @@ def _original(module: nn.Module) -> nn.Module:
 
 
 class _Run:
-    """A call of a module that is ours to change, with tensors that are: outputs, buffers it changed, gradients."""
+    """A call of a module that is ours to change, with tensors that are: outputs, buffers and inputs it changed, gradients."""
 
     def __init__(self, module: nn.Module, call: tuple, cast=Tensor.clone):
         own = {id(tensor): cast(tensor.detach()) for tensor in _tensors(call).values()}
@@ -160,13 +161,14 @@ class _Run:
                 leaves["input gradient", name] = leaf
                 own[id(tensor)] = leaf.clone()  # What is no leaf may be written to.
 
-        untouched = _named("buffer", ((name, buffer.clone()) for name, buffer in module.named_buffers()))
+        given = {("input", name): own[id(tensor)].detach() for name, tensor in _tensors(call).items()}
+        untouched = {key: tensor.clone() for key, tensor in (*_named("buffer", module.named_buffers()).items(), *given.items())}
         inputs, kwargs = copy.deepcopy(call, own)
         outputs = module(*(inputs if isinstance(inputs, tuple) else (inputs,)), **kwargs)
         outputs = {name: _as_tensor(leaf) for name, leaf in _leaves(outputs, "output")}
 
         self.outputs = {("output", name): _detached(leaf) for name, leaf in outputs.items()}
-        self.buffers = _named("buffer", module.named_buffers())
+        self.buffers = _named("buffer", module.named_buffers()) | given
         self.changed = {key for key, buffer in self.buffers.items() if not _same(buffer, untouched.get(key))}
         self.gradients = _gradients(list(outputs.items()), leaves) if torch.is_grad_enabled() else {}
 

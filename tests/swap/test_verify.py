@@ -237,6 +237,27 @@ def test_running_statistics_are_outputs():
     assert wrong(found)[0] == ("output", "output") and all(entry.kind != "buffer" for entry in found.entries)
 
 
+def test_inputs_that_are_written_to_are_outputs():
+    def writing(factor):
+        def forward(module, input):
+            output = input * module.weight
+            with torch.no_grad():
+                input.mul_(factor)
+            return output
+
+        return Calls(forward, weight=torch.ones(5))
+
+    with torch.no_grad():
+        twice, thrice, once = map(writing, (2, 3, 1))
+        inputs = (randn(4, 5),)
+        assert verify(twice, copy.deepcopy(twice), inputs, gradients=False)
+        for other in (thrice, once):
+            found = verify(twice, other, inputs, gradients=False)
+            assert [(entry.kind, entry.name) for entry in found.entries if not entry.ok] == [("input", "inputs[0]")]
+            assert not verify(other, twice, inputs, gradients=False)
+    torch.testing.assert_close(inputs[0], randn(4, 5), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_every_run_draws_the_same_random_numbers(dtype):
     """Also in float64, where the generator has other normal numbers; errors are therefore of a rounding, not of 1."""
