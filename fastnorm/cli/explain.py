@@ -55,7 +55,7 @@ def run(args) -> int:
 def _show(found: Explanation) -> None:
     header, rows = found.cells()
     table.show(found.title, header, rows, text_columns=TEXT_COLUMNS)
-    print("\n".join(found.notes))
+    print("\n".join(found.below))
 
 
 def _model(name: str) -> nn.Module:
