@@ -5,11 +5,12 @@ It is imported only when it is the one asked for, so that `fastnorm --help` stay
 """
 
 import argparse
+import errno
 import importlib
 import os
 import sys
 
-from .. import __version__
+from .. import __version__, _start
 from .errors import UserError, complain
 
 COMMANDS = {
@@ -19,13 +20,16 @@ COMMANDS = {
     "bench": "measure the operators against torch and published code",
 }
 
-INTERRUPTED = 130  # What a shell reports for a program ended by Ctrl-C,
-READER_LEFT = 141  # and for one whose output nobody reads any more.
+READER_LEFT = 141  # What a shell reports for a program whose output nobody reads any more.
 
 
 def main(argv=None) -> int:
     """Run one command and return its exit code: 0, 2 for a user's error, 130 or 141."""
+    if sys.stdout is None:
+        complain("stdout is closed, so that there is nowhere to print to")
+        return 2
     try:
+        _start.is_over()
         try:
             args = _parse(sys.argv[1:] if argv is None else argv)
             return args.run(args)
@@ -36,11 +40,21 @@ def main(argv=None) -> int:
         return 2
     except KeyboardInterrupt:
         complain("interrupted")
-        return INTERRUPTED
+        return _start.INTERRUPTED
     except BrokenPipeError:
-        # The interpreter flushes once more as it ends; that has to go somewhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return READER_LEFT
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+            raise
+        _discard_output()
+        complain(f"cannot write the output: {os.strerror(error.errno)}")
+        return 2
+
+
+def _discard_output():
+    """The interpreter flushes once more as it ends; that has to go somewhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Parser(argparse.ArgumentParser):
@@ -60,4 +74,7 @@ def _parse(argv):
             module = importlib.import_module(f"{__name__}.{name}")
             module.add_arguments(command)
             command.set_defaults(run=module.run)
-    return parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        commands.choices[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+    return args

@@ -1,16 +1,13 @@
 """`fastnorm explain MODULE:CALLABLE --input 1x3x512x512`: what swap makes of a model, layer by layer, and what that brings."""
 
-import importlib
 import json
-import os
-import sys
+import math
 
 import torch
-from torch import nn
 
 from .. import tune_allocator
 from ..swap.explain import TEXT_COLUMNS, Explanation, explain
-from . import arguments, table
+from . import arguments, names, table
 from .errors import UserError
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -18,6 +15,9 @@ DTYPES = ("float32", "bfloat16", "float16", "float64")
 EPILOG = """CALLABLE returns a torch.nn.Module when it is called without arguments: a class, or a function; or it is a module.
 MODULE is imported from the path and the folder where the command is run. Weights are those that CALLABLE gives it; times
 do not depend on them. Times of layers are taken one by one; the first line has those of the whole model."""
+
+
+TOO_LARGE = "--input: there is not enough memory for inputs of this size; take smaller ones"
 
 
 def add_arguments(parser):
@@ -39,12 +39,16 @@ def run(args) -> int:
         torch.set_num_threads(args.threads)
     tune_allocator()
     place = dict(device=arguments.device(args.device), dtype=getattr(torch, args.dtype))
-    model = _model(args.model).to(**place).train(args.train)
-    inputs = None if args.inputs is None else tuple(_input(shape, args.channels_last, place) for shape in args.inputs)
+    model = names.model(args.model).to(**place).train(args.train)
     try:
+        inputs = None if args.inputs is None else tuple(_input(shape, args.channels_last, place) for shape in args.inputs)
         found = explain(model, inputs)
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from None
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise UserError(TOO_LARGE) from None
+        raise
     if args.json:
         print(json.dumps(found.as_dict()))
     else:
@@ -55,36 +59,12 @@ def run(args) -> int:
 def _show(found: Explanation) -> None:
     header, rows = found.cells()
     table.show(found.title, header, rows, text_columns=TEXT_COLUMNS)
-    print("\n".join(found.notes))
-
-
-def _model(name: str) -> nn.Module:
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
-        raise UserError(f"{name}: expected MODULE:CALLABLE, such as mypackage.models:Generator")
-    sys.path.insert(0, os.getcwd())
-    try:
-        found = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except ImportError as error:
-        raise UserError(f"{name}: cannot import {module}: {error}") from None
-    except AttributeError as error:
-        raise UserError(f"{name}: {error}") from None
-    model = found
-    if not isinstance(model, nn.Module):
-        if not callable(found):
-            raise UserError(f"{name}: expected a module, or what returns one, got {type(found).__name__}")
-        try:
-            model = found()
-        except Exception as error:
-            raise UserError(f"{name}: {attribute}() raised {type(error).__name__}: {error}") from None
-    if not isinstance(model, nn.Module):
-        raise UserError(f"{name}: expected {attribute}() to return a torch.nn.Module, got {type(model).__name__}")
-    return model
+    print("\n".join(found.below))
 
 
 def _input(shape, channels_last, place):
+    if math.prod(shape) >= 2**60:  # Such bytes torch cannot count.
+        raise UserError(TOO_LARGE)
     input = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(**place)
     layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(len(shape)) if channels_last else None
     return input if layout is None else input.contiguous(memory_format=layout)

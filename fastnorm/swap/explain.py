@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import textwrap
 import warnings
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import zip_longest
 
 from torch import Tensor, nn
 
 from .._table import aligned
 from ._capture import Capture, Piece, in_turns, seconds_by_call, undisturbed, with_gradients
+from ._classes import Swapped
 from ._rewrite import Fused, layers_of, name_of
 from .swap import (
     LEAST_GAIN,
@@ -27,6 +30,9 @@ from .swap import (
 # A row for what takes less of the time is joined with others of its kind.
 LEAST_SHARE = 0.005
 AS_IT_IS = "as it is"
+REST = "the rest"
+# Letters in a line of the two columns of text: with the times a table is some 110 wide.
+WIDTHS = 32, 48
 
 
 @dataclass(frozen=True)
@@ -44,46 +50,81 @@ class Row:
     before: float | None = None
     after: float | None = None
 
+    @property
+    def words(self) -> str:
+        """What it becomes, which says what it was, too; of what stays, what it is."""
+        return f"{self.was}, {AS_IT_IS}" if self.was and self.becomes == AS_IT_IS else self.becomes
+
 
 @dataclass(frozen=True)
 class Explanation:
-    """Rows in the order in which they run, and the seconds of a whole call. Printed, a table."""
+    """Rows in the order in which they run, and the seconds of a whole call. Printed, a table.
+
+    `gains` says whether the whole is so much faster that `swap` exchanges its forward; None where nothing was measured.
+    """
 
     model: str
     rows: tuple[Row, ...]
     before: float | None = None
     after: float | None = None
     notes: tuple[str, ...] = ()
+    gains: bool | None = None
 
     def as_dict(self) -> dict:
         return asdict(self)
 
     def __str__(self) -> str:
         header, rows = self.cells()
-        return "\n".join([self.title, *aligned([header, *rows], range(TEXT_COLUMNS, len(header))), *self.notes])
+        return "\n".join([self.title, *aligned([header, *rows], range(TEXT_COLUMNS, len(header))), *self.below])
 
     __repr__ = __str__
 
     @property
     def title(self) -> str:
+        """The whole call, and on a second line that it does not gain."""
         if self.before is None:
             return self.model
         gain = self.before / self.after
-        return f"{self.model}: {_duration(self.before)} before, {_duration(self.after)} after: {gain:.2f} times as fast"
+        whole = f"{self.model}: {_duration(self.before)} before, {_duration(self.after)} after: {gain:.2f} times as fast"
+        return whole if self.gains else f"{whole}\n{DOES_NOT_GAIN}"
 
     def cells(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """The header of a table, and its rows: TEXT_COLUMNS of text, then times and their shares."""
-        header = "layer", "is", "becomes", "why not more"
+        """The header of a table, and its lines: TEXT_COLUMNS of text, then times and their shares."""
+        header, marks = ("layer", "becomes"), self._marks()
+        texts = [(row.name, f"{row.words} [{marks[row.why]}]" if row.why else row.words) for row in self.rows]
         if self.before is None:
-            return header, [(row.name, row.was, row.becomes, row.why) for row in self.rows]
+            return header, [line for text in texts for line in _wrapped(text)]
         before, after = sum(row.before for row in self.rows), sum(row.after for row in self.rows)
+        times = [(*_part(row.before, before), *_part(row.after, after)) for row in self.rows]
         return (*header, "before", "", "after", ""), [
-            (row.name, row.was, row.becomes, row.why, *_part(row.before, before), *_part(row.after, after))
-            for row in self.rows
+            line for text, time in zip(texts, times) for line in _wrapped(text, time)
         ]
 
+    @property
+    def below(self) -> tuple[str, ...]:
+        """What stands under the table: why not more becomes of the rows so marked, and notes."""
+        reasons = [f"[{mark}] {why}" for why, mark in self._marks().items()]
+        how = [] if self.before is None else [HOW_TIMED]
+        rest = [WHAT_RESTS] if any(row.name == REST for row in self.rows) else []
+        return *reasons, *rest, *how, *self.notes
 
-TEXT_COLUMNS = 4
+    def _marks(self):
+        reasons = dict.fromkeys(row.why for row in self.rows if row.why)
+        return {why: mark for mark, why in enumerate(reasons, 1)}
+
+
+TEXT_COLUMNS = 2
+
+DOES_NOT_GAIN = "as a whole it does not gain, so swap leaves its forward as it is"
+HOW_TIMED = "layers are timed one at a time and do not add up to the whole"
+WHAT_RESTS = f"{REST}: calls of less than {LEAST_SHARE:.1%} of the time each, and what hands tensors from layer to layer"
+
+
+def _wrapped(texts, times=()):
+    """The lines of a row; times stand in the first."""
+    columns = [textwrap.wrap(text, width, break_on_hyphens=False) for text, width in zip(texts, WIDTHS)]
+    lines = list(zip_longest(*columns, fillvalue="")) or [("",) * len(texts)]
+    return [(*line, *(times if index == 0 else [""] * len(times))) for index, line in enumerate(lines)]
 
 
 def _part(seconds, whole):
@@ -98,7 +139,7 @@ def explain(model: nn.Module, example_inputs: Tensor | tuple | None = None) -> E
     """What `swap` makes of each layer of a model, and why not where not; the model itself stays as it is.
 
     With example inputs each layer is timed before and after, as `swap` measures: in training mode with gradients. Times of
-    layers are taken one at a time, so that their sum is more than that of a whole call, which is in the first line.
+    layers are taken one at a time and do not add up to that of a whole call, which is in the first line.
 
     Args:
         model: a torch.nn.Module, swapped or not.
@@ -108,10 +149,11 @@ def explain(model: nn.Module, example_inputs: Tensor | tuple | None = None) -> E
         TypeError, ValueError: as `swap` does.
     """
     check_module("explain", model)
+    if any(isinstance(module, Swapped) for module in model.modules()):
+        model = unswap(light_copy(model))
     if example_inputs is None:
         return Explanation(type(model).__name__, tuple(_rows_of_modules(model)), notes=(WITHOUT_INPUTS,))
     args = as_arguments(example_inputs)
-    model = unswap(light_copy(model))
     check_call("explain", model, args)
     if not may_capture(model):
         return Explanation(type(model).__name__, tuple(_rows_of_modules(model)), notes=(NOT_CAPTURED,))
@@ -138,9 +180,8 @@ def _measured(model, args):
     notes = [] if len(pieces) == 1 else [f"its forward breaks into {len(pieces)} graphs: TORCH_LOGS=graph_breaks says where"]
     if best.choices.channels_last:
         notes.append("volumes are in channels_last from the first convolution to the last")
-    if found[best] >= LEAST_GAIN * before:
-        notes.append("as a whole it does not gain, so swap leaves its forward as it is")
-    return Explanation(type(model).__name__, tuple(rows), before, found[best], tuple(notes))
+    gains = found[best] < LEAST_GAIN * before
+    return Explanation(type(model).__name__, tuple(rows), before, found[best], tuple(notes), gains)
 
 
 # Of what torch.compile captured.
@@ -162,7 +203,7 @@ def _rows_of_piece(piece: Piece) -> list[Row]:
             rows.append(Row(*_described(node, step, was), taken, after[node.name]))
         else:
             rest_before, rest_after = rest_before + taken, rest_after + after[node.name]
-    return [*rows, Row("the rest", "", AS_IT_IS, before=rest_before, after=rest_after)]
+    return [*rows, Row(REST, "", AS_IT_IS, before=rest_before, after=rest_after)]
 
 
 def _described(node, step, was):

@@ -82,3 +82,43 @@ def test_a_closed_pipe_ends_it_quietly(python, monkeypatch):
     ended = subprocess.run([*python, "stylize", "--help"], stdout=writer, stderr=subprocess.PIPE, text=True)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_a_full_device_is_told_on_one_line(python):
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run([*python, "info"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (2, "fastnorm: cannot write the output: No space left on device\n")
+
+
+def test_a_closed_output_is_told_on_one_line(command, monkeypatch, capsys):
+    with monkeypatch.context() as closed:
+        closed.setattr(sys, "stdout", None)
+        assert cli.main(["info"]) == 2
+    assert capsys.readouterr().err == "fastnorm: stdout is closed, so that there is nowhere to print to\n"
+
+
+@pytest.fixture
+def interrupted(tmp_path):
+    """interrupted(*line) runs Python where Ctrl-C comes when torch is imported."""
+    (tmp_path / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    package = os.path.dirname(os.path.dirname(fastnorm.__file__))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), package])}
+
+    def run(*line):
+        ended = subprocess.run([sys.executable, *line], env=environment, cwd=tmp_path, capture_output=True, text=True)
+        return ended.returncode, ended.stdout, ended.stderr
+
+    return run
+
+
+@pytest.mark.parametrize("line", [["-m", "fastnorm", "info"], ["bin/fastnorm", "info"]])
+def test_ctrl_c_while_torch_is_imported(interrupted, tmp_path, line):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "fastnorm").write_text("import sys\nfrom fastnorm.cli import main\nsys.exit(main())\n")
+    assert interrupted(*line) == (130, "", "fastnorm: interrupted\n")
+
+
+def test_ctrl_c_in_another_program_is_its_own(interrupted):
+    program = "try:\n    import fastnorm\nexcept KeyboardInterrupt:\n    print('mine')\n"
+    assert interrupted("-c", program) == (0, "mine\n", "")

@@ -31,13 +31,30 @@ def broken():
 
 def wrong():
     return 3
+
+
+def leaving():
+    raise SystemExit(3)
+
+
+def lacking():
+    import no_package
 """
+
+# Modules that cannot be imported.
+BAD_MODULES = {
+    "bad_syntax": "def f(:\n",
+    "bad_start": "raise RuntimeError('no weights')\n",
+    "bad_exit": "import sys; sys.exit(3)\n",
+    "bad_import": "import no_package.part\n",
+}
 
 
 @pytest.fixture
 def explain(command, tmp_path, monkeypatch):
     """explain(*arguments) in a folder with the module `some_models`."""
-    (tmp_path / "some_models.py").write_text(MODELS)
+    for name, text in {"some_models": MODELS, **BAD_MODULES}.items():
+        (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "some_models", raising=False)
@@ -52,8 +69,8 @@ def test_table(explain):
     lines = out.splitlines()
     assert (code, err) == (0, "")
     assert lines[0].startswith("Net: ") and lines[0].endswith("times as fast")
-    assert any("reflect 1, conv 3x3" in line and "pad, conv2d" in line for line in lines)
-    assert any("norm, relu" in line for line in lines)
+    assert any("reflect 1, conv 3x3" in line for line in lines) and any("norm, relu" in line for line in lines)
+    assert max(map(len, lines)) <= 112 and lines[-1] == "layers are timed one at a time and do not add up to the whole"
 
 
 @pytest.mark.parametrize("name", ["some_models:ready", "some_models:inner.Net"])
@@ -84,9 +101,22 @@ def test_other_types(explain, dtype):
     [
         ("some_models", "some_models: expected MODULE:CALLABLE, such as mypackage.models:Generator"),
         (":Net", ":Net: expected MODULE:CALLABLE"),
-        ("no_models:Net", "no_models:Net: cannot import no_models: No module named 'no_models'"),
-        ("some_models:Nets", "some_models:Nets: module 'some_models' has no attribute 'Nets'"),
-        ("some_models:number", "some_models:number: expected a module, or what returns one, got int"),
+        ("..:Net", "..:Net: expected MODULE:CALLABLE"),
+        ("/models/some_models.py:Net", "/models/some_models.py:Net: expected MODULE:CALLABLE"),
+        ("some_models.py:Net", "some_models.py:Net: expected a module as import names it: some_models:Net"),
+        ("./some_models.py:Net", "./some_models.py:Net: expected a module as import names it: some_models:Net"),
+        (".some_models:Net", ".some_models:Net: expected a module as import names it: some_models:Net"),
+        ("a/b.py:Net", "a/b.py:Net: expected a module as import names it: a.b:Net"),
+        ("no_models:Net", "no_models:Net: importing no_models: there is no module no_models, neither in the current folder, /"),
+        ("bad_syntax:f", "bad_syntax:f: importing bad_syntax raised SyntaxError: "),
+        ("bad_start:f", "bad_start:f: importing bad_start raised RuntimeError: no weights"),
+        ("bad_exit:f", "bad_exit:f: importing bad_exit called sys.exit"),
+        ("bad_import:f", "bad_import:f: importing bad_import raised ModuleNotFoundError: No module named 'no_package'"),
+        ("some_models:Nte", "some_models:Nte: module 'some_models' has no attribute 'Nte'; did you mean Net?"),
+        ("some_models:nn", "some_models:nn: torch.nn is a Python module; name what it has: torch.nn:CALLABLE"),
+        ("some_models:leaving", "some_models:leaving: leaving() called sys.exit"),
+        ("some_models:lacking", "some_models:lacking: lacking() raised ModuleNotFoundError: No module named 'no_package'"),
+        ("some_models:number", "some_models:number: expected a torch.nn.Module, or what returns one, got int"),
         ("some_models:broken", "some_models:broken: broken() raised OSError: no weights"),
         ("some_models:wrong", "some_models:wrong: expected wrong() to return a torch.nn.Module, got int"),
     ],
@@ -102,6 +132,17 @@ def test_inputs_that_do_not_fit(explain, shape):
     code, out, err = explain("some_models:Net", "--input", shape)
     assert (code, out) == (2, "")
     assert err.startswith("fastnorm: explain: example_inputs: Net cannot be called with them: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("shape", ["1x3x100000000x100000000", "1x3x9999999999x9999999999", f"1x3x1{'0' * 30}x4"])
+def test_inputs_that_no_memory_holds(explain, shape):
+    expected = "fastnorm: --input: there is not enough memory for inputs of this size; take smaller ones\n"
+    assert explain("some_models:Net", "--input", shape) == (2, "", expected)
+
+
+def test_an_option_that_is_none(explain):
+    said = "fastnorm: unrecognized arguments: --imput 1x3x12x10 (see fastnorm explain --help)\n"
+    assert explain("some_models:Net", "--imput", "1x3x12x10") == (2, "", said)
 
 
 @pytest.mark.parametrize("shape", ["1x", "axb", "1x-3x12x10", "0x3x4x4", ""])

@@ -1,6 +1,7 @@
 """torch.compile(backend="fastnorm"): the graph level by itself, for modules and for functions, with sizes that change."""
 
 import importlib
+import logging
 
 import pytest
 import torch
@@ -85,6 +86,28 @@ def test_inductor_takes_the_rest(settings, rewritten):
     found = [parameter.grad for parameter in model.parameters()]
     expected = torch.autograd.grad(model(x).square().sum(), list(model.parameters()))
     torch.testing.assert_close(found, list(expected), rtol=1e-3, atol=1e-3)
+
+
+def test_nothing_is_logged_of_caches(rewritten):
+    records = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    logger = logging.getLogger("torch._inductor.codecache")
+    logger.addHandler(handler)
+    try:
+        x = randn(2, 3, 6, 5)
+        found = torch.compile(lambda x: F.relu(F.instance_norm(x)), backend="fastnorm")(x)
+    finally:
+        logger.removeHandler(handler)
+    torch.testing.assert_close(found, F.relu(F.instance_norm(x)), rtol=1e-4, atol=1e-5)
+    assert len(rewritten) == 1 and [record.getMessage() for record in records] == []
+
+
+@pytest.mark.parametrize("options", [{"than": "eager"}, {"then": "eager", "than": 3}])
+def test_an_option_that_nobody_knows(options):
+    compiled = torch.compile(FORMS["residual block"].make(), backend="fastnorm", options=options)
+    with pytest.raises(Exception, match="fastnorm backend: options: expected 'then' or options of inductor, got 'than'"):
+        compiled(randn(2, 6, 5, 5))
 
 
 def test_another_then():
