@@ -651,6 +651,19 @@ def test_modules_that_gain_where_the_forward_does_not(monkeypatch):
     close(model(X), make()(X))
 
 
+def test_only_what_does_not_gain_is_taken_back(monkeypatch):
+    """What was swapped before stays: a part, or the forward to which a layer was added later."""
+    part = make(False)
+    whole = Calls(lambda self, x: self.part(self.norm(x)), part=swap_all(part).eval(), norm=nn.InstanceNorm2d(3)).eval()
+    later = swap_all(make(False))
+    later.norm = randomized(nn.InstanceNorm2d, C, eps=0.5)
+    with_times(monkeypatch, lambda who: 1.0)
+    for model in (whole, later):
+        fastnorm.swap(model, X)
+        assert isinstance(part, Swapped) and isinstance(later, Swapped) and "_fastnorm_choices" in vars(later)
+        assert type(model.norm) is nn.InstanceNorm2d
+
+
 def test_layers_that_are_slower_stay_those_of_torch(monkeypatch):
     """The choice goes with copies, and the numbers are right."""
     with_times(monkeypatch, lambda who: {None: 1.0, False: 1.0, True: 0.5}.get(who, 0.1))
@@ -703,6 +716,87 @@ def test_a_forward_that_raises():
     with pytest.raises(ValueError, match="^swap: example_inputs: Calls cannot be called with them: KeyError$"):
         fastnorm.swap(model, X)
     assert type(model) is Calls and model.norm.num_batches_tracked == 0
+
+
+class Fails(nn.Module):
+    """Once, when it is called for the `at`th time."""
+
+    def __init__(self, error, at):
+        super().__init__()
+        self.error, self.at, self.calls = error, at, []
+
+    @torch._dynamo.disable
+    def count(self):
+        self.calls.append(None)
+        if len(self.calls) == self.at:
+            raise self.error
+
+    def forward(self, x):
+        self.count()
+        return x * 1
+
+
+class FailsBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise RuntimeError("no way back")
+
+
+def through_modules(fails):
+    return nn.Sequential(*make().run, fails)
+
+
+def through_forward(fails):
+    return Calls(lambda self, x: self.fails(self.run(x)), run=make().run, fails=fails)
+
+
+@pytest.mark.parametrize("of", [through_modules, through_forward])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, AssertionError], ids=lambda error: error.__name__)
+def test_whatever_call_fails_nothing_is_left_half_changed(of, error):
+    """Without a word; in the first call, in those that are measured, or in none."""
+    ends = []
+    for at in range(1, 6):
+        torch._dynamo.reset()
+        model = of(Fails(error, at))
+        was = [(type(part), set(vars(part))) for part in model.modules()]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                fastnorm.swap(model, X)
+                ends.append(any(isinstance(part, Swapped) for part in model.modules()))
+            except (KeyboardInterrupt, ValueError) as raised:
+                ends.append(type(raised))
+        if ends[-1] is not True:
+            assert [(type(part), set(vars(part))) for part in model.modules()] == was
+    assert ends[0] is (KeyboardInterrupt if error is KeyboardInterrupt else ValueError)
+    assert ends[1] is (KeyboardInterrupt if error is KeyboardInterrupt else of is through_forward)
+
+
+def test_a_backward_that_raises():
+    model = through_modules(Calls(lambda self, x: FailsBackward.apply(x)))
+    with pytest.warns(UserWarning, match="^swap: Sequential is left as it was, for measuring it fails: no way back$"):
+        fastnorm.swap(model, X)
+    assert not any(isinstance(part, Swapped) for part in model.modules())
+
+
+def test_a_state_that_gradients_go_through():
+    """Its second backward in training raises, by itself as well."""
+
+    def forward(self, x):
+        self.state = self.norm(x) + (0 if self.state is None else self.state)
+        return self.state.relu()
+
+    model = Calls(forward, norm=nn.InstanceNorm2d(3, affine=True))
+    model.state = None
+    with pytest.warns(UserWarning, match="^swap: Calls is left as it was, for measuring it fails: .*second time"):
+        fastnorm.swap(model, X)
+    assert type(model) is Calls and type(model.norm) is nn.InstanceNorm2d and model.state is None
+    (note,) = fastnorm.explain(model, X).notes
+    assert note.startswith("swap leaves it as it is, for measuring it fails: ")
 
 
 def test_a_forward_that_breaks_the_graph():
