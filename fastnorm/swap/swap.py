@@ -16,7 +16,7 @@ from ..nn._plan import make_plan
 from ..nn._recognise import changed_in_place
 from ..nn._steps import Call
 from ..nn.chain import Chain
-from ._capture import Capture, choose_torch, copied, in_turns, undisturbed, with_gradients
+from ._capture import Capture, choose_torch, copied, in_turns, tensors_of, undisturbed, with_gradients
 from ._classes import Swapped, swapped, unswapped
 from ._rewrite import Choices
 
@@ -48,7 +48,7 @@ def swap(model: nn.Module, example_inputs: Tensor | tuple | None = None) -> nn.M
     Whatever is raised, the model is left as it was; so it is, with a warning, where a call fails while it is measured.
 
     Raises:
-        TypeError: model is no module.
+        TypeError: model is no module, or a scripted or traced one.
         ValueError: the model cannot be called with these inputs.
     """
     check_module("swap", model)
@@ -78,6 +78,11 @@ def unswap(model: nn.Module) -> nn.Module:
 def check_module(function: str, model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"{function}: model: expected a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(
+            f"{function}: model: expected a torch.nn.Module, got a scripted or traced one: "
+            f"{function} the module that it was made from"
+        )
 
 
 def as_arguments(example_inputs) -> tuple:
@@ -100,6 +105,8 @@ def form_of(module):
 
 def _may_exchange(module):
     kind = type(module)
+    if isinstance(module, torch.jit.ScriptModule):
+        return False
     own = kind.__call__ is not nn.Module.__call__ or "forward" in vars(module) or is_parametrized(module)
     return not own and not kind.__module__.startswith("fastnorm.")
 
@@ -234,5 +241,4 @@ def _exchange_if_it_gains(model, args, forms):
 
 def light_copy(model: nn.Module) -> nn.Module:
     """Modules of its own, tensors shared."""
-    tensors = [*model.parameters(), *model.buffers()]
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors_of(model)})

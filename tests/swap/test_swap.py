@@ -159,6 +159,61 @@ def test_attributes_that_a_forward_sets_come_of_calls_alone():
     assert model.calls == 2
 
 
+def keeping_state(self, x):
+    """In all ways but buffers."""
+    self.calls.append(None)
+    self.last["input"] = x
+    self.rate.mul_(0.5)
+    self.rates[0].mul_(0.5)
+    self.code.data.mul_(0.5)
+    with torch.no_grad():
+        self.book.add_(x.mean())
+    x = self.norm(F.pad(x, (1, 1, 1, 1))) * self.rate * self.rates[0] * self.code
+    self.before = x + (0 if self.before is None else self.before.detach())
+    return self.before.relu() + self.book
+
+
+def with_state():
+    model = Calls(keeping_state, norm=nn.InstanceNorm2d(3))
+    model.calls, model.last, model.before = [], {}, None
+    model.rate, model.rates = torch.ones(1), [torch.ones(1)]
+    model.code, model.book = (nn.Parameter(torch.ones(1), requires_grad=False) for _ in range(2))
+    return model
+
+
+@pytest.mark.parametrize("gains", [True, False])
+def test_state_of_any_kind_comes_of_calls_alone(monkeypatch, gains):
+    """Whether the forward is captured, or in the end nothing is exchanged."""
+    monkeypatch.setattr(swap_module, "LEAST_GAIN", float("inf") if gains else 0.0)
+    model = with_state()
+    tensors = model.rate, model.rates[0], model.code, model.book
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # It breaks the graph.
+        fastnorm.swap(model, X)
+    assert isinstance(model, Swapped) == gains
+    assert model.calls == [] and model.last == {} and model.before is None
+    for found, its in zip((model.rate, model.rates[0], model.code, model.book), tensors):
+        assert found is its
+    assert [tensor.item() for tensor in tensors] == [1, 1, 1, 1]
+
+
+def test_what_no_call_changed_is_not_written_to():
+    """A graph made before may hold it: here what a norm by running statistics needs for its backward."""
+    model = make(False)
+    loss = model(X).sum()
+    swap_all(model)
+    loss.backward()
+    assert model.run[1].weight.grad is not None
+
+
+def test_a_model_made_in_inference_mode():
+    with torch.inference_mode():
+        model, original = make(False), make(False)
+    with torch.no_grad():
+        close(swap_all(model)(X), original(X))
+    assert model.batch_norm.running_mean.is_inference()
+
+
 def test_example_inputs_are_not_written_to():
     model = nn.Sequential(nn.LeakyReLU(0.2, inplace=True), nn.InstanceNorm2d(3), nn.ReLU(inplace=True))
     inputs = X.clone()
@@ -260,6 +315,59 @@ def test_copies_are_swapped_and_their_own(copied, inputs):
             found.last.bias += 1
         close(found(X) - 1, model(X))
     assert type(fastnorm.unswap(found)) is Net
+
+
+class Named(nn.Module):
+    """Its subclasses are registered, each name once; it keeps its state in a way of its own."""
+
+    names = {}
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        assert cls.__name__ not in Named.names
+        Named.names[cls.__name__] = cls
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.InstanceNorm2d(3, affine=True)
+
+    def forward(self, x):
+        return F.relu(self.norm(F.pad(x, (1, 1, 1, 1))))
+
+
+class Stated(Named):
+    def __getstate__(self):
+        return self.__dict__, "and more"
+
+    def __setstate__(self, state):
+        self.__dict__.update(state[0])
+        self.more = state[1]
+
+
+class Reduced(Named):
+    def __reduce__(self):
+        return _reduced, (self.norm.weight.detach(),)
+
+
+def _reduced(weight):
+    model = Reduced()
+    model.norm.weight = nn.Parameter(weight)
+    model.more = "and more"
+    return model
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, through_pickle])
+@pytest.mark.parametrize("kind", [Stated, Reduced])
+def test_copies_are_made_as_the_original_says(kind, copied):
+    model, names = swap_all(kind()), dict(Named.names)
+    with torch.no_grad():
+        model.norm.weight.mul_(2)
+    model(X)
+    found = copied(model)
+    assert type(found) is type(model) and found.more == "and more" and Named.names == names
+    assert "_fastnorm_captured" in vars(model) and "_fastnorm_captured" not in vars(found)
+    close(found(X), 2 * F.relu(F.instance_norm(F.pad(X, (1, 1, 1, 1)))))
+    assert type(fastnorm.unswap(model)) is kind and names[kind.__name__] is kind
 
 
 def test_a_copy_lets_go_of_the_original():
@@ -545,6 +653,28 @@ def test_attributes_set_later(inputs):
 
 
 # Parts of models.
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("way", [torch.jit.script, partial(torch.jit.trace, example_inputs=randn(2, C, 9, 8))], ids=["script", "trace"])
+def test_scripted_and_traced_modules_are_left_alone(way):
+    part = way(nn.Sequential(nn.InstanceNorm2d(C), nn.ReLU()).eval())
+    model = nn.Sequential(*make(False).run, part, nn.ReflectionPad2d(1), nn.Conv2d(C, 3, 3)).eval()
+    expected, kind = model(X), type(part)
+    for inputs in (None, X):
+        assert fastnorm.explain(model, inputs).rows
+        fastnorm.swap(model, inputs)
+        assert isinstance(model, Swapped) and type(part) is kind and model[5] is part
+        close(model(X), expected)
+    within = Calls(lambda self, x: self.part(F.instance_norm(self.conv(x))), conv=nn.Conv2d(3, C, 3), part=part)
+    expected = within(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        close(fastnorm.swap(within, X)(X), expected)
+    for function in (fastnorm.swap, fastnorm.explain, fastnorm.unswap):
+        name = function.__name__
+        with pytest.raises(TypeError, match=f"^{name}: model: .* got a scripted or traced one: {name} the module"):
+            function(part)
 
 
 def test_a_submodule_alone():
