@@ -479,6 +479,21 @@ def test_hooks_that_change_what_they_see(inputs):
     assert not torch.allclose(*outputs[0])
 
 
+def test_hooks_on_modules_that_came_later():
+    """In the place of another one, or as well."""
+    model = Calls(lambda self, x: [x := part(x) for part in self.parts][-1], parts=nn.ModuleList(make(False).run)).eval()
+    fastnorm.swap(model, X)
+    model(X)
+    model.parts[4] = nn.Conv2d(C, C, 1)
+    model.parts.append(nn.Identity())
+    model(X)
+    fired = []
+    for part in model.parts[4:]:
+        part.register_forward_hook(lambda part, args, output: fired.append(type(part)))
+    model(X)
+    assert fired == [nn.Conv2d, nn.Identity]
+
+
 # Parametrisations.
 
 
