@@ -326,9 +326,14 @@ def _rule(kind):
 
 def children(module: nn.Module) -> dict[str, nn.Module] | None:
     """The modules that a container runs one after the other; None for every other module."""
-    if type(module).forward not in CONTAINER_FORWARDS or "forward" in vars(module):
+    if _forward_of(type(module)) not in CONTAINER_FORWARDS or "forward" in vars(module):
         return None
     return module.parts() if is_chain(module) else dict(module._modules)
+
+
+def _forward_of(kind):
+    """None for the class of scripted modules, which have one each."""
+    return getattr(kind, "forward", None)
 
 
 def changed_in_place(name: str, modules: dict[str, nn.Module]) -> tuple[dict[str, nn.Module], bool]:
@@ -389,4 +394,5 @@ def _settings(kind):
 
 
 def has_style_argument(kind: type) -> bool:
-    return "style" in signature(kind.forward).parameters
+    forward = _forward_of(kind)
+    return forward is not None and "style" in signature(forward).parameters

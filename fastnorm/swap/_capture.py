@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,24 +77,15 @@ class Capture:
         # What torch.compile has compiled, and how often, it counts by the code.
         run.__code__ = run.__code__.replace()
         self._run = torch.compile(run, backend=self._rewrite)
-        self._hooks_of, self._hooks = None, ()
+        self._hooks = None
 
     def __call__(self, module: nn.Module, *args, **kwargs):
-        if self._has_other_hooks(module):
+        hooks = _hooks_in(module)
+        if self._hooks is not None and self._hooks != hooks:
             self._compile()
-            self._has_other_hooks(module)
+        self._hooks = hooks
         with capturing:
             return self._run(module, *args, **kwargs)
-
-    def _has_other_hooks(self, module):
-        """Whether hooks have come or gone since the last call, which torch.compile does not look for."""
-        if self._hooks_of is None or self._hooks_of() is not module:
-            self._hooks_of, before = weakref.ref(module), None
-            self._of_modules = [hooks for part in module.modules() for hooks in hooks_of(part)]
-        else:
-            before = self._hooks
-        self._hooks = [tuple(hooks) for hooks in self._of_modules if hooks]
-        return before is not None and before != self._hooks
 
     def _rewrite(self, before, example_inputs):
         after = rewrite(before, self.choices)
@@ -109,6 +100,14 @@ class Capture:
         self(module, *args)
         pieces, self.pieces = self.pieces, None
         return pieces
+
+
+def _hooks_in(module):
+    """Those of all its modules as they are now, which torch.compile does not look for: a third of a microsecond a module."""
+    parts = [module]
+    for part in parts:
+        parts += [child for child in part._modules.values() if child is not None]
+    return [tuple(hooks) for part in parts for hooks in hooks_of(part) if hooks]
 
 
 class _Capturing:
@@ -132,11 +131,13 @@ capturing = _Capturing()
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Runs leave nothing changed: buffers, gradients, attributes, random numbers. Gradients are recorded in training mode."""
-    numbers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    """Runs leave nothing changed: attributes, tensors, gradients, random numbers. Gradients are recorded in training mode.
+
+    Only what trains is not looked after: optimisers write to it, not a forward, and a copy of it may be large.
+    """
+    numbers = [(tensor, tensor.detach().clone()) for tensor in tensors_of(model) if not _is_trained(tensor)]
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
-    kept = [state for module in model.modules() for state in (vars(module), module._parameters, module._buffers)]
-    states = [(state, dict(state)) for state in kept]
+    contents = [(kept, kept.copy()) for kept in _kept(model)]
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.device.type == "cuda"}
     with torch.random.fork_rng(devices=list(devices)), torch.set_grad_enabled(model.training):
         try:
@@ -144,15 +145,47 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
                 parameter.grad = None  # A backward would add to them in place.
             yield
         finally:
-            for state, was in states:
-                for name in [name for name in state if name not in was]:
-                    del state[name]
-                state.update(was)
-            with torch.no_grad():
-                for buffer, was in numbers:
-                    buffer.copy_(was)
+            for kept, was in contents:
+                _put_back(kept, was)
+            for tensor, was in numbers:
+                _copy_back(tensor, was)
             for parameter, was in gradients:
                 parameter.grad = was
+
+
+def tensors_of(model: nn.Module) -> list[Tensor]:
+    """Each once: parameters, buffers, and what modules have besides, in attributes or in a list or dict that is one."""
+    values = [value for kept in _kept(model) for value in (kept.values() if isinstance(kept, dict) else kept)]
+    found = [*model.parameters(), *model.buffers(), *(value for value in values if isinstance(value, Tensor))]
+    return list({id(tensor): tensor for tensor in found}.values())
+
+
+def _kept(model):
+    """What holds the state of modules: their attributes, and those of them that are lists and dicts."""
+    for module in model.modules():
+        yield vars(module)
+        yield from [value for value in vars(module).values() if type(value) in (list, dict, OrderedDict)]
+
+
+def _put_back(kept, was):
+    if isinstance(kept, list):
+        kept[:] = was
+        return
+    for name in [name for name in kept if name not in was]:
+        del kept[name]
+    kept.update(was)
+
+
+def _is_trained(tensor):
+    return isinstance(tensor, nn.Parameter) and tensor.requires_grad
+
+
+def _copy_back(tensor, was):
+    """What has not changed is not written to: a graph may hold it, and to one of inference mode only that mode writes."""
+    with torch.inference_mode(tensor.is_inference()), torch.no_grad():
+        if tensor.is_meta or (tensor.layout == torch.strided and tensor.equal(was)):
+            return
+        tensor.copy_(was)
 
 
 def copied(inputs):

@@ -5,6 +5,7 @@ A class is made of an original and of a form, once for each pair. Copies and pic
 
 from __future__ import annotations
 
+import copyreg
 from functools import cache
 
 import torch
@@ -23,19 +24,37 @@ class Swapped:
     _fastnorm_original: type
     _fastnorm_form: str
 
+    def __init_subclass__(cls, **kwargs):
+        if "_fastnorm_form" not in vars(cls):  # Else it is none that an original would want to know of.
+            super().__init_subclass__(**kwargs)
+
     def __reduce_ex__(self, protocol):
-        state = getattr(self, "__getstate__", self.__dict__.copy)()
-        state = {name: value for name, value in state.items() if name not in _NOT_KEPT}
-        return _new, (self._fastnorm_original, self._fastnorm_form), state
+        """As the original says how it is copied, and then exchanged again."""
+        reduced = self._as_original().__reduce_ex__(protocol)
+        if isinstance(reduced, str):
+            return reduced
+        make, args, *state = reduced
+        return _made, (self._fastnorm_original, self._fastnorm_form, make, args), *state
+
+    def _as_original(self):
+        """Another object, of the original class, with all that this one has."""
+        original = object.__new__(unswapped(type(self)))
+        original.__dict__.update({name: value for name, value in self.__dict__.items() if name not in _NOT_KEPT})
+        for name in copyreg._slotnames(type(original)):
+            if hasattr(self, name):
+                object.__setattr__(original, name, getattr(self, name))
+        return original
 
 
 # What is made anew when it is needed.
 _NOT_KEPT = ("_planned", "_fastnorm_captured", "_compiled_call_impl")
 
 
-def _new(original, form):
-    kind = swapped(original, form)
-    return kind.__new__(kind)
+def _made(original, form, make, args):
+    module = make(*args)
+    if type(module) is original:
+        module.__class__ = swapped(original, form)
+    return module
 
 
 def _shows_original() -> bool:

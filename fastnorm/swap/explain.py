@@ -24,6 +24,7 @@ from .swap import (
     form_of,
     light_copy,
     may_capture,
+    reason_of,
     unswap,
 )
 
@@ -157,13 +158,17 @@ def explain(model: nn.Module, example_inputs: Tensor | tuple | None = None) -> E
     check_call("explain", model, args)
     if not may_capture(model):
         return Explanation(type(model).__name__, tuple(_rows_of_modules(model)), notes=(NOT_CAPTURED,))
-    with undisturbed(model):
-        return _measured(model, args)
+    try:
+        with undisturbed(model):
+            return _measured(model, args)
+    except Exception as error:
+        return Explanation(type(model).__name__, tuple(_rows_of_modules(model)), notes=(NOT_MEASURED + reason_of(error),))
 
 
 WITHOUT_INPUTS = "with example inputs, code in forward is swapped as well, and all is measured"
 NOTHING = "torch.compile finds nothing in its forward that is fused"
 NOT_CAPTURED = "its forward is not captured, for it has a __call__ or a forward of its own, or is parametrised"
+NOT_MEASURED = "swap leaves it as it is, for measuring it fails: "
 
 
 def _measured(model, args):

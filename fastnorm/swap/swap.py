@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import OrderedDict
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -15,7 +16,7 @@ from ..nn._plan import make_plan
 from ..nn._recognise import changed_in_place
 from ..nn._steps import Call
 from ..nn.chain import Chain
-from ._capture import Capture, choose_torch, copied, in_turns, undisturbed, with_gradients
+from ._capture import Capture, choose_torch, copied, in_turns, tensors_of, undisturbed, with_gradients
 from ._classes import Swapped, swapped, unswapped
 from ._rewrite import Choices
 
@@ -44,9 +45,11 @@ def swap(model: nn.Module, example_inputs: Tensor | tuple | None = None) -> nn.M
         model: a torch.nn.Module.
         example_inputs: what it is called with: a tensor, or a tuple of arguments.
 
+    Whatever is raised, the model is left as it was; so it is, with a warning, where a call fails while it is measured.
+
     Raises:
-        TypeError: model is no module.
-        ValueError: the model cannot be called with these inputs. It is left as it was.
+        TypeError: model is no module, or a scripted or traced one.
+        ValueError: the model cannot be called with these inputs.
     """
     check_module("swap", model)
     forms = {module: form for module in model.modules() if (form := form_of(module)) is not None}
@@ -57,14 +60,10 @@ def swap(model: nn.Module, example_inputs: Tensor | tuple | None = None) -> nn.M
     check_call("swap", model, args)
     if isinstance(model, Swapped) and not forms:
         return model
-    with undisturbed(model):
-        captures = _captures(model, args) if forms.get(model) != "sequence" and may_capture(model) else []
-        best = _fastest(model, args, captures)
-    if best is None:
-        _exchange_if_it_gains(model, args, forms)
-    else:
-        _exchange({module: form for module, form in forms.items() if module is not model} | {model: "captured"})
-        model.__dict__ |= {"_fastnorm_choices": best.choices, "_fastnorm_captured": best}
+    try:
+        _exchange_what_gains(model, args, forms)
+    except Exception as error:
+        warnings.warn(f"swap: {type(model).__name__} is left as it was, for measuring it fails: {reason_of(error)}", stacklevel=2)
     return model
 
 
@@ -72,16 +71,18 @@ def unswap(model: nn.Module) -> nn.Module:
     """`model` itself, as it was before `swap`."""
     check_module("unswap", model)
     for module in model.modules():
-        if isinstance(module, Swapped):
-            module.__class__ = unswapped(type(module))
-            for name in ("_planned", "_fastnorm_captured", "_fastnorm_choices"):
-                module.__dict__.pop(name, None)
+        _give_back(module)
     return model
 
 
 def check_module(function: str, model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"{function}: model: expected a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(
+            f"{function}: model: expected a torch.nn.Module, got a scripted or traced one: "
+            f"{function} the module that it was made from"
+        )
 
 
 def as_arguments(example_inputs) -> tuple:
@@ -104,6 +105,8 @@ def form_of(module):
 
 def _may_exchange(module):
     kind = type(module)
+    if isinstance(module, torch.jit.ScriptModule):
+        return False
     own = kind.__call__ is not nn.Module.__call__ or "forward" in vars(module) or is_parametrized(module)
     return not own and not kind.__module__.startswith("fastnorm.")
 
@@ -121,8 +124,28 @@ def _gains(sequence):
 
 
 def _exchange(forms):
-    for module, form in forms.items():
-        module.__class__ = swapped(type(module), form)
+    """All of them; none, if anything is raised."""
+    with _given_back(forms):
+        for module, form in forms.items():
+            module.__class__ = swapped(type(module), form)
+
+
+@contextmanager
+def _given_back(modules):
+    """If anything is raised."""
+    try:
+        yield
+    except BaseException:
+        for module in modules:
+            _give_back(module)
+        raise
+
+
+def _give_back(module):
+    if isinstance(module, Swapped):
+        module.__class__ = unswapped(type(module))
+        for name in ("_planned", "_fastnorm_captured", "_fastnorm_choices"):
+            module.__dict__.pop(name, None)
 
 
 # The forward as a whole.
@@ -133,9 +156,25 @@ def check_call(function, model, args):
         with undisturbed(model):
             model(*args)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         name = type(model).__name__
-        raise ValueError(f"{function}: example_inputs: {name} cannot be called with them: {reason}") from error
+        raise ValueError(f"{function}: example_inputs: {name} cannot be called with them: {reason_of(error)}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """In one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _exchange_what_gains(model, args, forms):
+    """The forward as a whole, with the modules in it; else the modules by themselves; else nothing."""
+    with undisturbed(model):
+        captures = _captures(model, args) if forms.get(model) != "sequence" and may_capture(model) else []
+        best = _fastest(model, args, captures)
+    if best is None:
+        _exchange_if_it_gains(model, args, forms)
+    else:
+        _exchange({module: form for module, form in forms.items() if module is not model} | {model: "captured"})
+        model.__dict__ |= {"_fastnorm_choices": best.choices, "_fastnorm_captured": best}
 
 
 def captures_of(model: nn.Module, args: tuple) -> list[Capture]:
@@ -147,7 +186,7 @@ def captures_of(model: nn.Module, args: tuple) -> list[Capture]:
         warnings.warn(
             f"swap: {type(model).__name__}.forward breaks into {len(pieces)} graphs, each swapped by itself; "
             f"TORCH_LOGS=graph_breaks says where",
-            stacklevel=4,
+            stacklevel=5,
         )
     if not any(piece.has_volumes for piece in pieces):
         return [first]
@@ -169,8 +208,8 @@ def _captures(model, args):
     try:
         return captures_of(model, args)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        warnings.warn(f"swap: {type(model).__name__}.forward is left as it is, torch.compile fails: {reason}", stacklevel=3)
+        name = type(model).__name__
+        warnings.warn(f"swap: {name}.forward is left as it is, torch.compile fails: {reason_of(error)}", stacklevel=4)
         return []
 
 
@@ -192,14 +231,14 @@ def _exchange_if_it_gains(model, args, forms):
         return
     original = light_copy(model)
     _exchange(forms)
-    with undisturbed(model), undisturbed(original):
+    with _given_back(forms), undisturbed(model), undisturbed(original):
         calls = {None: lambda: original(*args), model: lambda: model(*args)}
         found = in_turns({who: with_gradients(call) for who, call in calls.items()}, MODEL_SECONDS)
     if found[model] >= LEAST_GAIN * found[None]:
-        unswap(model)
+        for module in forms:
+            _give_back(module)
 
 
 def light_copy(model: nn.Module) -> nn.Module:
     """Modules of its own, tensors shared."""
-    tensors = [*model.parameters(), *model.buffers()]
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors_of(model)})

@@ -159,6 +159,61 @@ def test_attributes_that_a_forward_sets_come_of_calls_alone():
     assert model.calls == 2
 
 
+def keeping_state(self, x):
+    """In all ways but buffers."""
+    self.calls.append(None)
+    self.last["input"] = x
+    self.rate.mul_(0.5)
+    self.rates[0].mul_(0.5)
+    self.code.data.mul_(0.5)
+    with torch.no_grad():
+        self.book.add_(x.mean())
+    x = self.norm(F.pad(x, (1, 1, 1, 1))) * self.rate * self.rates[0] * self.code
+    self.before = x + (0 if self.before is None else self.before.detach())
+    return self.before.relu() + self.book
+
+
+def with_state():
+    model = Calls(keeping_state, norm=nn.InstanceNorm2d(3))
+    model.calls, model.last, model.before = [], {}, None
+    model.rate, model.rates = torch.ones(1), [torch.ones(1)]
+    model.code, model.book = (nn.Parameter(torch.ones(1), requires_grad=False) for _ in range(2))
+    return model
+
+
+@pytest.mark.parametrize("gains", [True, False])
+def test_state_of_any_kind_comes_of_calls_alone(monkeypatch, gains):
+    """Whether the forward is captured, or in the end nothing is exchanged."""
+    monkeypatch.setattr(swap_module, "LEAST_GAIN", float("inf") if gains else 0.0)
+    model = with_state()
+    tensors = model.rate, model.rates[0], model.code, model.book
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # It breaks the graph.
+        fastnorm.swap(model, X)
+    assert isinstance(model, Swapped) == gains
+    assert model.calls == [] and model.last == {} and model.before is None
+    for found, its in zip((model.rate, model.rates[0], model.code, model.book), tensors):
+        assert found is its
+    assert [tensor.item() for tensor in tensors] == [1, 1, 1, 1]
+
+
+def test_what_no_call_changed_is_not_written_to():
+    """A graph made before may hold it: here what a norm by running statistics needs for its backward."""
+    model = make(False)
+    loss = model(X).sum()
+    swap_all(model)
+    loss.backward()
+    assert model.run[1].weight.grad is not None
+
+
+def test_a_model_made_in_inference_mode():
+    with torch.inference_mode():
+        model, original = make(False), make(False)
+    with torch.no_grad():
+        close(swap_all(model)(X), original(X))
+    assert model.batch_norm.running_mean.is_inference()
+
+
 def test_example_inputs_are_not_written_to():
     model = nn.Sequential(nn.LeakyReLU(0.2, inplace=True), nn.InstanceNorm2d(3), nn.ReLU(inplace=True))
     inputs = X.clone()
@@ -260,6 +315,59 @@ def test_copies_are_swapped_and_their_own(copied, inputs):
             found.last.bias += 1
         close(found(X) - 1, model(X))
     assert type(fastnorm.unswap(found)) is Net
+
+
+class Named(nn.Module):
+    """Its subclasses are registered, each name once; it keeps its state in a way of its own."""
+
+    names = {}
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        assert cls.__name__ not in Named.names
+        Named.names[cls.__name__] = cls
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.InstanceNorm2d(3, affine=True)
+
+    def forward(self, x):
+        return F.relu(self.norm(F.pad(x, (1, 1, 1, 1))))
+
+
+class Stated(Named):
+    def __getstate__(self):
+        return self.__dict__, "and more"
+
+    def __setstate__(self, state):
+        self.__dict__.update(state[0])
+        self.more = state[1]
+
+
+class Reduced(Named):
+    def __reduce__(self):
+        return _reduced, (self.norm.weight.detach(),)
+
+
+def _reduced(weight):
+    model = Reduced()
+    model.norm.weight = nn.Parameter(weight)
+    model.more = "and more"
+    return model
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, through_pickle])
+@pytest.mark.parametrize("kind", [Stated, Reduced])
+def test_copies_are_made_as_the_original_says(kind, copied):
+    model, names = swap_all(kind()), dict(Named.names)
+    with torch.no_grad():
+        model.norm.weight.mul_(2)
+    model(X)
+    found = copied(model)
+    assert type(found) is type(model) and found.more == "and more" and Named.names == names
+    assert "_fastnorm_captured" in vars(model) and "_fastnorm_captured" not in vars(found)
+    close(found(X), 2 * F.relu(F.instance_norm(F.pad(X, (1, 1, 1, 1)))))
+    assert type(fastnorm.unswap(model)) is kind and names[kind.__name__] is kind
 
 
 def test_a_copy_lets_go_of_the_original():
@@ -369,6 +477,21 @@ def test_hooks_that_change_what_they_see(inputs):
         outputs[-1].append(model(X))
     close(outputs[1], outputs[0])
     assert not torch.allclose(*outputs[0])
+
+
+def test_hooks_on_modules_that_came_later():
+    """In the place of another one, or as well."""
+    model = Calls(lambda self, x: [x := part(x) for part in self.parts][-1], parts=nn.ModuleList(make(False).run)).eval()
+    fastnorm.swap(model, X)
+    model(X)
+    model.parts[4] = nn.Conv2d(C, C, 1)
+    model.parts.append(nn.Identity())
+    model(X)
+    fired = []
+    for part in model.parts[4:]:
+        part.register_forward_hook(lambda part, args, output: fired.append(type(part)))
+    model(X)
+    assert fired == [nn.Conv2d, nn.Identity]
 
 
 # Parametrisations.
@@ -547,6 +670,28 @@ def test_attributes_set_later(inputs):
 # Parts of models.
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("way", [torch.jit.script, partial(torch.jit.trace, example_inputs=randn(2, C, 9, 8))], ids=["script", "trace"])
+def test_scripted_and_traced_modules_are_left_alone(way):
+    part = way(nn.Sequential(nn.InstanceNorm2d(C), nn.ReLU()).eval())
+    model = nn.Sequential(*make(False).run, part, nn.ReflectionPad2d(1), nn.Conv2d(C, 3, 3)).eval()
+    expected, kind = model(X), type(part)
+    for inputs in (None, X):
+        assert fastnorm.explain(model, inputs).rows
+        fastnorm.swap(model, inputs)
+        assert isinstance(model, Swapped) and type(part) is kind and model[5] is part
+        close(model(X), expected)
+    within = Calls(lambda self, x: self.part(F.instance_norm(self.conv(x))), conv=nn.Conv2d(3, C, 3), part=part)
+    expected = within(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        close(fastnorm.swap(within, X)(X), expected)
+    for function in (fastnorm.swap, fastnorm.explain, fastnorm.unswap):
+        name = function.__name__
+        with pytest.raises(TypeError, match=f"^{name}: model: .* got a scripted or traced one: {name} the module"):
+            function(part)
+
+
 def test_a_submodule_alone():
     model = make(False)
     fastnorm.swap(model.run, X)
@@ -651,6 +796,19 @@ def test_modules_that_gain_where_the_forward_does_not(monkeypatch):
     close(model(X), make()(X))
 
 
+def test_only_what_does_not_gain_is_taken_back(monkeypatch):
+    """What was swapped before stays: a part, or the forward to which a layer was added later."""
+    part = make(False)
+    whole = Calls(lambda self, x: self.part(self.norm(x)), part=swap_all(part).eval(), norm=nn.InstanceNorm2d(3)).eval()
+    later = swap_all(make(False))
+    later.norm = randomized(nn.InstanceNorm2d, C, eps=0.5)
+    with_times(monkeypatch, lambda who: 1.0)
+    for model in (whole, later):
+        fastnorm.swap(model, X)
+        assert isinstance(part, Swapped) and isinstance(later, Swapped) and "_fastnorm_choices" in vars(later)
+        assert type(model.norm) is nn.InstanceNorm2d
+
+
 def test_layers_that_are_slower_stay_those_of_torch(monkeypatch):
     """The choice goes with copies, and the numbers are right."""
     with_times(monkeypatch, lambda who: {None: 1.0, False: 1.0, True: 0.5}.get(who, 0.1))
@@ -703,6 +861,86 @@ def test_a_forward_that_raises():
     with pytest.raises(ValueError, match="^swap: example_inputs: Calls cannot be called with them: KeyError$"):
         fastnorm.swap(model, X)
     assert type(model) is Calls and model.norm.num_batches_tracked == 0
+
+
+class Fails(nn.Module):
+    """Once, when it is called for the `at`th time."""
+
+    def __init__(self, error, at):
+        super().__init__()
+        self.error, self.at, self.calls = error, at, []
+
+    @torch._dynamo.disable
+    def count(self):
+        self.calls.append(None)
+        if len(self.calls) == self.at:
+            raise self.error
+
+    def forward(self, x):
+        self.count()
+        return x * 1
+
+
+class FailsBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise RuntimeError("no way back")
+
+
+def through_modules(fails):
+    return nn.Sequential(*make().run, fails)
+
+
+def through_forward(fails):
+    return Calls(lambda self, x: self.fails(self.run(x)), run=make().run, fails=fails)
+
+
+@pytest.mark.parametrize("of", [through_modules, through_forward])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, AssertionError], ids=lambda error: error.__name__)
+def test_whatever_call_fails_nothing_is_left_half_changed(of, error):
+    """Without a word; in the first call, in those that are measured, or in none."""
+    ends = []
+    for at in range(1, 6):
+        torch._dynamo.reset()
+        model = of(Fails(error, at))
+        was = [(type(part), set(vars(part))) for part in model.modules()]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                fastnorm.swap(model, X)
+                ends.append(any(isinstance(part, Swapped) for part in model.modules()))
+            except (KeyboardInterrupt, ValueError) as raised:
+                ends.append(type(raised))
+        if ends[-1] is not True:
+            assert [(type(part), set(vars(part))) for part in model.modules()] == was
+    assert ends[:2] == ([KeyboardInterrupt] * 2 if error is KeyboardInterrupt else [ValueError, False])
+
+
+def test_a_backward_that_raises():
+    model = through_modules(Calls(lambda self, x: FailsBackward.apply(x)))
+    with pytest.warns(UserWarning, match="^swap: Sequential is left as it was, for measuring it fails: no way back$"):
+        fastnorm.swap(model, X)
+    assert not any(isinstance(part, Swapped) for part in model.modules())
+
+
+def test_a_state_that_gradients_go_through():
+    """Its second backward in training raises, by itself as well."""
+
+    def forward(self, x):
+        self.state = self.norm(x) + (0 if self.state is None else self.state)
+        return self.state.relu()
+
+    model = Calls(forward, norm=nn.InstanceNorm2d(3, affine=True))
+    model.state = None
+    with pytest.warns(UserWarning, match="^swap: Calls is left as it was, for measuring it fails: .*second time"):
+        fastnorm.swap(model, X)
+    assert type(model) is Calls and type(model.norm) is nn.InstanceNorm2d and model.state is None
+    (note,) = fastnorm.explain(model, X).notes
+    assert note.startswith("swap leaves it as it is, for measuring it fails: ")
 
 
 def test_a_forward_that_breaks_the_graph():
