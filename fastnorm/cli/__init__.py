@@ -11,6 +11,7 @@ import os
 import sys
 
 from .. import __version__, _start
+from .._start import INTERRUPTED
 from .errors import UserError, complain
 
 COMMANDS = {
@@ -40,7 +41,7 @@ def main(argv=None) -> int:
         return 2
     except KeyboardInterrupt:
         complain("interrupted")
-        return _start.INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:
         _discard_output()
         return READER_LEFT

@@ -60,7 +60,13 @@ def _made(original, form, make, args):
 def _shows_original() -> bool:
     if torch.compiler.is_exporting() or torch.jit.is_tracing():
         return True
-    return torch.compiler.is_compiling() and capturing.depth > 0
+    return torch.compiler.is_compiling() and _is_capturing()
+
+
+@torch.compiler.assume_constant_result
+def _is_capturing() -> bool:
+    """Settled when a graph is made: how many threads capture at the time is no reason to make another."""
+    return capturing.depth > 0
 
 
 class _Norm(Swapped, instance_norm.Fused):

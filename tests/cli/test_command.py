@@ -2,8 +2,10 @@
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -106,7 +108,10 @@ def interrupted(tmp_path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), package])}
 
     def run(*line):
-        ended = subprocess.run([sys.executable, *line], env=environment, cwd=tmp_path, capture_output=True, text=True)
+        # What runs in the background may have been started deaf to Ctrl-C.
+        hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        settings = dict(env=environment, cwd=tmp_path, capture_output=True, text=True, preexec_fn=hears)
+        ended = subprocess.run([sys.executable, *line], **settings)
         return ended.returncode, ended.stdout, ended.stderr
 
     return run
