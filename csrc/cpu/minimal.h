@@ -54,34 +54,42 @@ struct PlainFiltering {
   }
 };
 
+// 2 taps, 2 outputs: what a phase is made of, of every second element or tap.
+struct TwoTaps {
+  template <class V>
+  IN_PLACE static void spread(V d0, V d1, V d2, V* to) {
+    to[0] = d0 - d1, to[1] = d1, to[2] = d1 - d2;
+  }
+  template <class V>
+  static void filter(V g0, V g1, V* to) {
+    to[0] = g0, to[1] = g0 + g1, to[2] = g1;
+  }
+  template <class V>
+  IN_PLACE static V first(const V* m) { return m[0] + m[1]; }
+  template <class V>
+  IN_PLACE static V second(const V* m) { return m[1] - m[2]; }
+};
+
 struct UpsampledFiltering {
   static constexpr int taps = 4, stride = 1, apart = 2;
   static constexpr int reach = 4, step = 2, data = 5, products = 6, outputs = 4;
 
   static constexpr int data_of(int product) { return product / 3 * 2 + product % 3; }
+  // The phases share a difference.
   template <class V>
   IN_PLACE static void spread(const V (&d)[reach], V (&to)[data]) {
-    to[0] = d[0] - d[1];
-    to[1] = d[1];
-    to[2] = d[1] - d[2];
-    to[3] = d[2];
-    to[4] = d[2] - d[3];
+    TwoTaps::spread(d[0], d[1], d[2], to);
+    TwoTaps::spread(d[1], d[2], d[3], to + 2);
   }
-  // Every second tap is of the same phase.
   template <class V>
   static void filter(const V (&g)[taps], V (&to)[products]) {
-    for (int phase = 0; phase < 2; ++phase) {
-      to[3 * phase] = g[phase];
-      to[3 * phase + 1] = g[phase] + g[phase + 2];
-      to[3 * phase + 2] = g[phase + 2];
-    }
+    TwoTaps::filter(g[0], g[2], to);
+    TwoTaps::filter(g[1], g[3], to + 3);
   }
   template <class V>
   IN_PLACE static void collect(const V (&m)[products], V (&y)[outputs]) {
-    y[0] = m[0] + m[1];
-    y[1] = m[3] + m[4];
-    y[2] = m[1] - m[2];
-    y[3] = m[4] - m[5];
+    y[0] = TwoTaps::first(m), y[1] = TwoTaps::first(m + 3);
+    y[2] = TwoTaps::second(m), y[3] = TwoTaps::second(m + 3);
   }
 };
 
@@ -113,7 +121,7 @@ struct UpsampledWideFiltering {
   }
 };
 
-// Of 3 or 4 taps: the even ones, which are 2, and the odd.
+// Of 3 or 4 taps: the even ones are 2, the odd ones 1 or 2.
 template <int width>
 struct StridedFiltering {
   static constexpr int taps = width, stride = 2, apart = 1;
@@ -122,69 +130,44 @@ struct StridedFiltering {
   static constexpr int data_of(int product) { return product; }
   template <class V>
   IN_PLACE static void spread(const V (&d)[reach], V (&to)[data]) {
-    to[0] = d[0] - d[2];
-    to[1] = d[2];
-    to[2] = d[2] - d[4];
-    if constexpr (width == 3) {
-      to[3] = d[1];
-      to[4] = d[3];
-    } else {
-      to[3] = d[1] - d[3];
-      to[4] = d[3];
-      to[5] = d[3] - d[5];
-    }
+    TwoTaps::spread(d[0], d[2], d[4], to);
+    if constexpr (width == 4) TwoTaps::spread(d[1], d[3], d[5], to + 3);
+    else to[3] = d[1], to[4] = d[3];
   }
   template <class V>
   static void filter(const V (&g)[taps], V (&to)[products]) {
-    to[0] = g[0];
-    to[1] = g[0] + g[2];
-    to[2] = g[2];
-    if constexpr (width == 3) {
-      to[3] = to[4] = g[1];
-    } else {
-      to[3] = g[1];
-      to[4] = g[1] + g[3];
-      to[5] = g[3];
-    }
+    TwoTaps::filter(g[0], g[2], to);
+    if constexpr (width == 4) TwoTaps::filter(g[1], g[3], to + 3);
+    else to[3] = to[4] = g[1];
   }
   template <class V>
   IN_PLACE static void collect(const V (&m)[products], V (&y)[outputs]) {
-    if constexpr (width == 3) {
-      y[0] = m[0] + m[1] + m[3];
-      y[1] = m[1] - m[2] + m[4];
-    } else {
-      y[0] = (m[0] + m[1]) + (m[3] + m[4]);
-      y[1] = (m[1] - m[2]) + (m[4] - m[5]);
-    }
+    y[0] = TwoTaps::first(m), y[1] = TwoTaps::second(m);
+    if constexpr (width == 4) y[0] += TwoTaps::first(m + 3), y[1] += TwoTaps::second(m + 3);
+    else y[0] += m[3], y[1] += m[4];
   }
 };
 
-// Of 3 taps, padded by 1: the middle one makes the even outputs.
+// Of 3 taps, padded by 1: the middle one makes the even outputs, the others the odd.
 struct TransposedFiltering {
   static constexpr int taps = 3, stride = 1, apart = 2;
   static constexpr int reach = 3, step = 2, data = 4, products = 5, outputs = 4;
 
-  static constexpr int data_of(int product) { return product < 3 ? product : product == 3 ? 3 : 1; }
+  static constexpr int data_of(int product) { return product < 4 ? product : 1; }
   template <class V>
   IN_PLACE static void spread(const V (&d)[reach], V (&to)[data]) {
-    to[0] = d[0] - d[1];
-    to[1] = d[1];
-    to[2] = d[1] - d[2];
+    TwoTaps::spread(d[0], d[1], d[2], to);
     to[3] = d[0];
   }
   template <class V>
   static void filter(const V (&g)[taps], V (&to)[products]) {
-    to[0] = g[0];
-    to[1] = g[0] + g[2];
-    to[2] = g[2];
+    TwoTaps::filter(g[0], g[2], to);
     to[3] = to[4] = g[1];
   }
   template <class V>
   IN_PLACE static void collect(const V (&m)[products], V (&y)[outputs]) {
-    y[0] = m[3];
-    y[1] = m[0] + m[1];
-    y[2] = m[4];
-    y[3] = m[1] - m[2];
+    y[0] = m[3], y[1] = TwoTaps::first(m);
+    y[2] = m[4], y[3] = TwoTaps::second(m);
   }
 };
 

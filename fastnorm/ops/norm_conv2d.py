@@ -133,9 +133,10 @@ def forward(
     if not is_differentiated((input, weight, bias, mean, scale, shift, residual)):
         lattice = _as_one_kernel(input, weight, _is_bare(*entry, output_activation, need_stats), *window)
     if lattice is None:
-        return step_by_step(
-            lambda entered: upsample_conv2d.forward(entered, weight, bias, *window), input, entry, exit, rule, need_stats, need_entered
-        )
+        def convolve(entered):
+            return upsample_conv2d.forward(entered, weight, bias, *window)
+
+        return step_by_step(convolve, input, entry, exit, rule, need_stats, need_entered)
     (filters, *lattice, border), rims = lattice
     if any(rims):
         found = _with_rims(input, weight, bias, entry, filters, lattice, border, window, exit, need_entered, rims)

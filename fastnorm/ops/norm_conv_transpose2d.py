@@ -159,9 +159,10 @@ def forward(input, weight, bias, entry, window, groups, exit, rule, need_stats, 
     stride, *_, dilation = window
     around = _around(weight, *window)
     if norm_conv2d.is_differentiated((input, weight, bias, *entry[:4])) or min(around) < 0:
-        return norm_conv2d.step_by_step(
-            lambda entered: convolve(entered, weight, bias, *window, groups), input, entry, exit, rule, need_stats, need_entered
-        )
+        def convolved(entered):
+            return convolve(entered, weight, bias, *window, groups)
+
+        return norm_conv2d.step_by_step(convolved, input, entry, exit, rule, need_stats, need_entered)
     ones, how = [1] * len(stride), ("turned", groups, *dilation)
     filters = upsample_conv2d.prepared(weight, how, lambda weight: _turned(weight, input, dilation, groups))
     return norm_conv2d.kernel(

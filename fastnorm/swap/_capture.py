@@ -47,10 +47,11 @@ class Piece:
 
     @property
     def gains(self) -> bool:
-        return bool(self.fused) or any(_is_ours(node) for node in self.after.graph.nodes)
+        return bool(self.fused) or any(is_ours(node) for node in self.after.graph.nodes)
 
 
-def _is_ours(node):
+def is_ours(node: Node) -> bool:
+    """Whether it calls a function of fastnorm."""
     return (getattr(node.target, "__module__", None) or "").startswith("fastnorm")
 
 
@@ -131,7 +132,7 @@ capturing = _Capturing()
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Runs leave nothing changed: attributes, tensors, gradients, random numbers. Gradients are recorded in training mode.
+    """Runs leave nothing changed: attributes, tensors, gradients, random numbers. Training mode records gradients.
 
     Only what trains is not looked after: optimisers write to it, not a forward, and a copy of it may be large.
     """

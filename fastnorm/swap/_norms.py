@@ -165,7 +165,7 @@ def _instance_norm_by_batch_norm(
 ):
     """Of a map reshaped to one sample, with running statistics that nobody keeps."""
     view = input
-    if not training or function_of(view) not in ("view", "reshape") or any(_is_kept(node) for node in (running_mean, running_var)):
+    if not training or function_of(view) not in ("view", "reshape") or _is_kept(running_mean) or _is_kept(running_var):
         return None
     map = view.args[0]
     while function_of(map) == "contiguous" and in_one_epoch(view, map):

@@ -11,7 +11,7 @@ from itertools import zip_longest
 from torch import Tensor, nn
 
 from .._table import aligned
-from ._capture import Capture, Piece, in_turns, seconds_by_call, undisturbed, with_gradients
+from ._capture import Capture, Piece, in_turns, is_ours, seconds_by_call, undisturbed, with_gradients
 from ._classes import Swapped
 from ._rewrite import Fused, layers_of, name_of
 from .swap import (
@@ -203,7 +203,7 @@ def _rows_of_piece(piece: Piece) -> list[Row]:
         taken = sum(before.get(origin, 0.0) for origin in origins)
         is_large = max(taken / sum(before.values()), after[node.name] / sum(after.values())) >= LEAST_SHARE
         step = piece.after.get_submodule(node.target) if node.op == "call_module" else None
-        if isinstance(step, Fused) or _is_ours(node) or (is_large and origins):
+        if isinstance(step, Fused) or is_ours(node) or (is_large and origins):
             was = ", ".join(dict.fromkeys(names[origin] for origin in origins if names[origin] not in _TRIVIAL))
             rows.append(Row(*_described(node, step, was), taken, after[node.name]))
         else:
@@ -217,13 +217,9 @@ def _described(node, step, was):
         why = "torch's convolution is faster here" if step.by_torch else ""
         return step.name, was, step.extra_repr(), why, tuple(dict.fromkeys(layer.name for layer in layers_of(step.step)))
     name = name_of(node)
-    if _is_ours(node):
+    if is_ours(node):
         return name, was, node.target.__name__, "", (name,)
     return name, was, AS_IT_IS, node.meta.get("reason", ""), (name,)
-
-
-def _is_ours(node):
-    return node.op == "call_function" and (getattr(node.target, "__module__", None) or "").startswith("fastnorm")
 
 
 def _function(node):

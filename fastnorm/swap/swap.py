@@ -63,7 +63,8 @@ def swap(model: nn.Module, example_inputs: Tensor | tuple | None = None) -> nn.M
     try:
         _exchange_what_gains(model, args, forms)
     except Exception as error:
-        warnings.warn(f"swap: {type(model).__name__} is left as it was, for measuring it fails: {reason_of(error)}", stacklevel=2)
+        name = type(model).__name__
+        warnings.warn(f"swap: {name} is left as it was, for measuring it fails: {reason_of(error)}", stacklevel=2)
     return model
 
 

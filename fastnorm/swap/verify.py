@@ -162,7 +162,8 @@ class _Run:
                 own[id(tensor)] = leaf.clone()  # What is no leaf may be written to.
 
         given = {("input", name): own[id(tensor)].detach() for name, tensor in _tensors(call).items()}
-        untouched = {key: tensor.clone() for key, tensor in (*_named("buffer", module.named_buffers()).items(), *given.items())}
+        before = _named("buffer", module.named_buffers()) | given
+        untouched = {key: tensor.clone() for key, tensor in before.items()}
         inputs, kwargs = copy.deepcopy(call, own)
         outputs = module(*(inputs if isinstance(inputs, tuple) else (inputs,)), **kwargs)
         outputs = {name: _as_tensor(leaf) for name, leaf in _leaves(outputs, "output")}
