@@ -106,28 +106,31 @@ def test_a_layer(channels, out_channels, width, settings, dtype, layout):
 
 
 # Wide enough for rows of tiles: by fewer multiplications on CPU, by tiles that reach beyond the last row and column, too.
+# Channels, width of the kernel, rows and columns, settings.
 FILTERED = {
-    "3x3": (3, 31, dict(padding=1)),
-    "6x6": (6, 31, dict(padding=3)),
-    "3x3, stride 2": (3, 62, dict(padding=1, stride=2)),
-    "3x3, stride 2, none around": (3, 61, dict(stride=2)),
-    "4x4, stride 2": (4, 63, dict(padding=1, stride=2)),
-    "6x6, stride 2": (6, 63, dict(padding=2, stride=2)),
-    "3x3 up": (3, 31, dict(padding=1, scale_factor=2)),
-    "5x5 up": (5, 31, dict(padding=2, scale_factor=2)),
+    "3x3": (17, 3, 9, 31, dict(padding=1)),
+    "3x3 of few rows": (17, 3, 5, 31, dict(padding=1)),
+    "3x3 of many channels": (130, 3, 9, 61, dict(padding=1)),
+    "6x6": (17, 6, 9, 31, dict(padding=3)),
+    "3x3, stride 2": (17, 3, 9, 62, dict(padding=1, stride=2)),
+    "3x3, stride 2, none around": (17, 3, 9, 61, dict(stride=2)),
+    "4x4, stride 2": (17, 4, 9, 63, dict(padding=1, stride=2)),
+    "6x6, stride 2": (17, 6, 9, 63, dict(padding=2, stride=2)),
+    "3x3 up": (17, 3, 9, 31, dict(padding=1, scale_factor=2)),
+    "5x5 up": (17, 5, 9, 31, dict(padding=2, scale_factor=2)),
+    "5x5 up of few rows": (17, 5, 5, 31, dict(padding=2, scale_factor=2)),
 }
 
 
 @every_layout
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("width, length, settings", FILTERED.values(), ids=FILTERED)
-def test_by_fewer_multiplications(width, length, settings, mode, layout):
-    input = random(2, 17, 9, length).float().contiguous(memory_format=layout)
-    weight = (random(19, 17, width, width, seed=1) / (17**0.5 * width)).float()
-    changes = dict(mean=random(17, seed=2), scale=random(17, seed=3), shift=random(17, seed=4))
-    changes = {name: value.float() for name, value in changes.items()}
+@pytest.mark.parametrize("channels, width, rows, columns, settings", FILTERED.values(), ids=FILTERED)
+def test_by_fewer_multiplications(channels, width, rows, columns, settings, mode, layout):
+    input = random(2, channels, rows, columns).float().contiguous(memory_format=layout)
+    weight = (random(channels + 2, channels, width, width, seed=1) / (channels**0.5 * width)).float()
+    changes = {name: random(channels, seed=seed).float() for seed, name in enumerate(("mean", "scale", "shift"), 2)}
     assert_follows(
-        input, weight, random(19, seed=5).float(), padding_mode=mode, **changes, activation="leaky_relu", **settings
+        input, weight, random(channels + 2, seed=5).float(), padding_mode=mode, **changes, activation="leaky_relu", **settings
     )
 
 

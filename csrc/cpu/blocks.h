@@ -21,14 +21,15 @@ constexpr int64_t tasks_per_thread = 4;
 
 constexpr int registers = vector_bytes == 64 ? 32 : 16;
 
-// body(first, Group<channels>) over first..last, in tiles of 8 channels and 4, and what is left: a picture has three.
-template <class Body>
+// Output channels of a tile. By as many vectors of pixels as leave a quarter of the registers: 8 by 3, or 4 by 3.
+constexpr int tile_channels = registers == 32 ? 8 : 4;
+
+// body(first, Group<channels>) over first..last, in tiles as large as they may be, and what is left: a picture has three.
+template <int channels = tile_channels, class Body>
 inline void for_each_tile(int64_t first, int64_t last, const Body& body) {
-  for (; first + 8 <= last; first += 8) body(first, Group<8>{});
-  for (; first + 4 <= last; first += 4) body(first, Group<4>{});
-  if (first + 3 == last) body(first, Group<3>{});
-  if (first + 2 == last) body(first, Group<2>{});
-  if (first + 1 == last) body(first, Group<1>{});
+  for (; first + channels <= last; first += channels) body(first, Group<channels>{});
+  if constexpr (channels > 4) for_each_tile<4>(first, last, body);
+  else if constexpr (channels > 1) for_each_tile<channels - 1>(first, last, body);
 }
 
 // Parts of each of `units`, for every thread to have as many.

@@ -7,16 +7,17 @@
 //
 //   3 taps, 2 outputs: 4 products.   data d0-d2, d1+d2, d2-d1, d1-d3    filter g0, (g0+g1+g2)/2, (g0-g1+g2)/2, g2
 //                                    outputs m0+m1+m2, m1-m2-m3
+//   3 taps, 4 outputs: 6 products, of polynomials' values at 0, a, -a, b, -b and infinity.
 //   upsampled, 4 outputs: 6 products, 3 for either phase: of 2 taps of its own, which make 2 outputs.
 //                                    data d0-d1, d1, d1-d2, d2, d2-d3   filter g0, g0+g1, g1    outputs m0+m1, m1-m2
-//   upsampled, 5 taps: 8 products for 4 outputs: either phase has 3 taps, as above.
+//   upsampled, 5 taps: 8 products for 4 outputs, or 12 for 8: either phase has 3 taps, as above.
 //   a stride of 2, 2 outputs: every second tap meets every second element. 2 taps as a phase above: 3 products; a single
 //   one: 2. 3 taps have 5 products, 4 taps 6.
 //   transposed, stride 2, 4 outputs: of 3 taps one phase has 2, the other a single one: 5 products.
 //
-// So in both dimensions 16 products do for 4 outputs, not 36; upsampled, 36 do for 16, not 64, or 64, not 144; by a stride
-// 25 or 36 do for 4, not 36 or 64; transposed, 25 do for 16, not 36. The data of a tile are lines with a lane for each tile,
-// so each product is a convolution by one tap: tiles of registers as everywhere (tile.h). Where an infinity enters,
+// So in both dimensions 36 products do for 16 outputs, not 144, or 24 for 8, or 16 for 4; upsampled, 36 do for 16, not 64, or
+// 96 for 32, not 288; by a stride 25 or 36 do for 4, not 36 or 64; transposed, 25 do for 16, not 36. The data of a tile are lines with a lane for
+// each tile, so each product is a convolution by one tap: tiles of registers as everywhere (tile.h). Where an infinity enters,
 // differences of products make NaN of its outputs.
 
 #pragma once
@@ -28,7 +29,11 @@ namespace fastnorm::FASTNORM_ISA {
 
 // In height or width, a tile reads `reach` elements, `step` after those of the one before. The convolution has `taps` (or in
 // both dimensions parts of as many), and its elements lie `apart`.
-struct PlainFiltering {
+template <int outputs>
+struct PlainFiltering;
+
+template <>
+struct PlainFiltering<2> {
   static constexpr int taps = 3, stride = 1, apart = 1;
   static constexpr int reach = 4, step = 2, data = 4, products = 4, outputs = 2;
 
@@ -52,6 +57,46 @@ struct PlainFiltering {
     y[0] = m[0] + m[1] + m[2];
     y[1] = m[1] - m[2] - m[3];
   }
+};
+
+// By points at which values in both directions err least. Of a direct sum's error as torch's are, for 64, 128 and 256
+// channels: with 2 outputs in the other dimension 1.06, 0.76 and 0.55, with 4 outputs 1.8, 1.3 and 0.9.
+template <>
+struct PlainFiltering<4> {
+  static constexpr int taps = 3, stride = 1, apart = 1;
+  static constexpr int reach = 6, step = 4, data = 6, products = 6, outputs = 4;
+  static constexpr float a = 0.6875f, b = 1.5f, aa = a * a, bb = b * b;
+
+  static constexpr int data_of(int product) { return product; }
+  template <class V>
+  IN_PLACE static void spread(const V (&d)[reach], V (&to)[data]) {
+    const V even_a = d[4] - d[2] * bb, odd_a = (d[3] - d[1] * bb) * a;
+    const V even_b = d[4] - d[2] * aa, odd_b = (d[3] - d[1] * aa) * b;
+    to[0] = even_a - (d[2] - d[0] * bb) * aa;
+    to[1] = even_a + odd_a, to[2] = even_a - odd_a;
+    to[3] = even_b + odd_b, to[4] = even_b - odd_b;
+    to[5] = d[5] - d[3] * bb - (d[3] - d[1] * bb) * aa;
+  }
+  template <class V>
+  static void filter(const V (&g)[taps], V (&to)[products]) {
+    const V even_a = (g[0] + g[2] * aa) * of_a, odd_a = g[1] * (a * of_a);
+    const V even_b = (g[0] + g[2] * bb) * of_b, odd_b = g[1] * (b * of_b);
+    to[0] = g[0] * (1 / (aa * bb));
+    to[1] = even_a + odd_a, to[2] = even_a - odd_a;
+    to[3] = even_b + odd_b, to[4] = even_b - odd_b;
+    to[5] = g[2];
+  }
+  template <class V>
+  IN_PLACE static void collect(const V (&m)[products], V (&y)[outputs]) {
+    const V even_a = m[1] + m[2], odd_a = m[1] - m[2], even_b = m[3] + m[4], odd_b = m[3] - m[4];
+    y[0] = m[0] + even_a + even_b;
+    y[1] = odd_a * a + odd_b * b;
+    y[2] = even_a * aa + even_b * bb;
+    y[3] = odd_a * (a * aa) + odd_b * (b * bb) + m[5];
+  }
+
+ private:
+  static constexpr float of_a = 1 / (2 * aa * (aa - bb)), of_b = 1 / (2 * bb * (bb - aa));
 };
 
 // 2 taps, 2 outputs: what a phase is made of, of every second element or tap.
@@ -93,31 +138,36 @@ struct UpsampledFiltering {
   }
 };
 
-// Of 5 taps, which meet 6 where the elements lie apart: the even ones make the odd outputs.
+// Of 5 taps, which meet 6 where the elements lie apart: the even ones make the odd outputs. Either phase has `count`.
+template <int count>
 struct UpsampledWideFiltering {
+  using Phase = PlainFiltering<count>;
   static constexpr int taps = 6, stride = 1, apart = 2;
-  static constexpr int reach = 4, step = 2, data = 4, products = 8, outputs = 4;
+  static constexpr int reach = Phase::reach, step = count, data = Phase::data, products = 2 * Phase::products;
+  static constexpr int outputs = 2 * count;
 
-  static constexpr int data_of(int product) { return product % 4; }
+  static constexpr int data_of(int product) { return product % data; }
   template <class V>
   IN_PLACE static void spread(const V (&d)[reach], V (&to)[data]) {
-    PlainFiltering::spread(d, to);
+    Phase::spread(d, to);
   }
   template <class V>
   static void filter(const V (&g)[taps], V (&to)[products]) {
     for (int phase = 0; phase < 2; ++phase) {
       const V own[] = {g[1 - phase], g[3 - phase], g[5 - phase]};
-      V products_of_phase[4];
-      PlainFiltering::filter(own, products_of_phase);
-      for (int i = 0; i < 4; ++i) to[4 * phase + i] = products_of_phase[i];
+      V products_of_phase[data];
+      Phase::filter(own, products_of_phase);
+      for (int i = 0; i < data; ++i) to[data * phase + i] = products_of_phase[i];
     }
   }
   template <class V>
   IN_PLACE static void collect(const V (&m)[products], V (&y)[outputs]) {
-    y[0] = m[0] + m[1] + m[2];
-    y[1] = m[4] + m[5] + m[6];
-    y[2] = m[1] - m[2] - m[3];
-    y[3] = m[5] - m[6] - m[7];
+    unrolled<2>([&](int phase) IN_PLACE {
+      V own[data], outputs_of_phase[count];
+      unrolled<data>([&](int i) IN_PLACE { own[i] = m[data * phase + i]; });
+      Phase::collect(own, outputs_of_phase);
+      unrolled<count>([&](int i) IN_PLACE { y[2 * i + phase] = outputs_of_phase[i]; });
+    });
   }
 };
 
@@ -188,31 +238,36 @@ IN_PLACE inline void store_in_turn(W* to, const Vector<W> (&v)[count]) {
 }
 
 // The convolution whose outputs are tiles: what lies where in cache is the same as for it.
-template <class Filtering>
+template <class Down, class Along>
 inline Convolution convolution_of_tiles(const Convolution& conv) {
   Convolution tiles = conv;
-  for (int dim = 1; dim < 3; ++dim) {
+  const auto set = [&](int dim, auto filtering) {
+    using Filtering = decltype(filtering);
     tiles.padding[dim] = conv.padding[dim] / Filtering::apart;
     tiles.input_dilation[dim] = 1;
     tiles.kernel[dim] = Filtering::reach + conv.kernel[dim] - Filtering::taps;
     tiles.stride[dim] = Filtering::step;
     tiles.output[dim] = ceil_div(conv.output[dim], Filtering::outputs);
-  }
+  };
+  set(1, Down{}), set(2, Along{});
   return tiles;
 }
 
-template <class T, class Filtering>
+// By one filtering down the map and one along its rows, which are of the same kind.
+template <class T, class Down, class Along = Down>
 class Minimal {
  public:
   using W = Wide<T>;
-  static constexpr int data = Filtering::data * Filtering::data;
-  static constexpr int products = Filtering::products * Filtering::products;
-  static constexpr int outputs = Filtering::outputs, reach = Filtering::reach;
-  // Fewer channels, and adding up costs more than it saves. In double, exactness is what is asked for: nothing is minimal.
-  static constexpr int64_t least_channels = outputs == 2 ? 16 : 8;
-  // Vectors of tiles whose data and products are in L2 at a time: of all input channels or a part. What a line is too short
-  // for is to read all filters once more.
-  static constexpr int64_t line_vectors = 6, line_vectors_of_parts = 4;
+  static constexpr int data = Down::data * Along::data, products = Down::products * Along::products;
+  static constexpr int taps = Down::taps, stride = Down::stride, apart = Down::apart;
+  static_assert(taps == Along::taps && stride == Along::stride && apart == Along::apart);
+  // Fewer channels, and adding up costs more than it saves. By 4 outputs in both dimensions it would err more than a direct
+  // sum, too, whose error grows with the channels. In double, exactness is what is asked for: nothing is minimal.
+  static constexpr bool is_largest = Down::reach == 6 && Along::reach == 6 && stride == 1;
+  static constexpr int64_t least_channels = is_largest ? 128 : apart == 1 ? 16 : 8;
+  // Tiles whose data and products are in L2 at a time: of all input channels or a part. What a line is too short for is to
+  // read all filters once more.
+  static constexpr int64_t line_tiles = 96, line_tiles_of_parts = 64;
   // Of which one more or less for a thread does not matter.
   static constexpr int64_t many_chunks = 32;
 
@@ -220,41 +275,42 @@ class Minimal {
     const Convolution& conv = pass.conv;
     const bool shared = !pass.filters.sample_stride || conv.samples == 1;
     if (!pass.forward || conv.groups != 1 || !shared || conv.input_dilation[0] != 1) return false;
-    const int64_t parts = conv.kernel[1] / Filtering::taps;
+    const int64_t parts = conv.kernel[1] / taps;
     if (smaller(conv.in_channels * parts * parts, conv.out_channels) < least_channels) return false;
     for (int dim = 1; dim < 3; ++dim) {
-      const bool right = conv.input_dilation[dim] == Filtering::apart && conv.stride[dim] == Filtering::stride;
+      const bool right = conv.input_dilation[dim] == apart && conv.stride[dim] == stride;
       // Elements that lie apart: which taps meet them depends on the padding.
-      const bool in_phase = Filtering::apart == 1 || conv.padding[dim] == Filtering::taps / 2;
+      const bool in_phase = apart == 1 || conv.padding[dim] == taps / 2;
       // The last tile may reach beyond a border by 2 more than the convolution does.
       const bool far = conv.input[dim] >= conv.padding[dim] + 4;
-      const bool whole = conv.kernel[dim] == parts * Filtering::taps && (parts == 1 || Filtering::apart == 1);
+      const bool whole = conv.kernel[dim] == parts * taps && (parts == 1 || apart == 1);
       if (!right || !in_phase || !far || !whole || conv.dilation[dim] != 1) return false;
     }
-    // Lanes without a tile are work for nothing.
-    const int64_t tiles = ceil_div(conv.output[2], outputs), lanes_used = ceil_div(tiles, lanes<W>) * lanes<W>;
+    // Rows of tiles without a row of the result, and lanes without a tile, are work for nothing.
+    if (4 * conv.output[1] < 3 * Down::outputs * ceil_div(conv.output[1], Down::outputs)) return false;
+    const int64_t tiles = ceil_div(conv.output[2], Along::outputs), lanes_used = ceil_div(tiles, lanes<W>) * lanes<W>;
     // Of a volume each row is brought for every slice that meets it: that pays with all lanes at work, and without a stride.
-    if (conv.kernel[0] > 1) return Filtering::stride == 1 && 8 * tiles >= 7 * lanes_used;
+    if (conv.kernel[0] > 1) return stride == 1 && 8 * tiles >= 7 * lanes_used;
     return 4 * tiles >= 3 * lanes_used;
   }
 
   explicit Minimal(const Pass<T>& pass)
       : pass_(pass),
         conv_(pass.conv),
-        tiles_(convolution_of_tiles<Filtering>(conv_)),
-        side_(conv_.kernel[1] / Filtering::taps),
+        tiles_(convolution_of_tiles<Down, Along>(conv_)),
+        side_(conv_.kernel[1] / taps),
         parts_(conv_.kernel[0] * side_ * side_),
         block_(conv_, conv_.in_channels, conv_.out_channels, larger(1, smaller(in_limit, piece / parts_)), outs_of_a_task(conv_)),
         shape_(tiles_, Direction::forward),
-        line_(lanes<W> * (block_.in_parts() == 1 ? line_vectors : line_vectors_of_parts)),
+        line_(block_.in_parts() == 1 ? line_tiles : line_tiles_of_parts),
         data_stride_(block_.ins * parts_ * line_ + lanes<W>),
-        sum_pitch_(shape_.vectors() * lanes<W> * outputs),
+        sum_pitch_(shape_.vectors() * lanes<W> * Along::outputs),
         depth_(tiles_, 0, Direction::forward),
         height_(tiles_, 1, Direction::forward),
         schedule_(depth_, height_, tiles_, Direction::forward, rows_of_a_chunk(), segments()),
-        taps_(block_.ins * parts_),
+        column_taps_(block_.ins * parts_),
         weights_(conv_.out_channels * conv_.in_channels * parts_ * products) {
-    for (int64_t i = 0; i < block_.ins * parts_; ++i) taps_.get()[i] = {i * line_, i};
+    for (int64_t i = 0; i < block_.ins * parts_; ++i) column_taps_.get()[i] = {i * line_, i};
   }
 
   bool owns_planes() const { return false; }
@@ -264,7 +320,7 @@ class Minimal {
     pack();
     if (pass_.statistics) pass_.statistics->begin(conv_.samples * conv_.out_channels, schedule_.chunks());
     const int64_t segments = schedule_.segments(), tasks = conv_.samples * block_.out_parts * segments;
-    const int64_t work = schedule_.rows() * sum_pitch_ * outputs * block_.outs / segments;
+    const int64_t work = schedule_.rows() * sum_pitch_ * Down::outputs * block_.outs / segments;
     parallel_parts(pass_.threads, tasks, work, [&](int64_t first, int64_t last) {
       Workspace space(*this);
       for (int64_t task = first; task < last; ++task) {
@@ -299,7 +355,7 @@ class Minimal {
   // Of many input channels each task makes the data anew: more outputs then share them. So they do of a stride, which has
   // more data for an output.
   static int64_t outs_of_a_task(const Convolution& conv) {
-    const int64_t outs = out_limit * Filtering::stride;
+    const int64_t outs = out_limit * stride;
     return conv.in_channels > in_limit ? 2 * outs : outs;
   }
 
@@ -312,7 +368,7 @@ class Minimal {
     while (rows > 1 && !(even() && in_one_slice())) --rows;
     return rows;
   }
-  int64_t sum_stride() const { return schedule_.largest_chunk() * outputs * sum_pitch_; }
+  int64_t sum_stride() const { return schedule_.largest_chunk() * Down::outputs * sum_pitch_; }
 
   int64_t segments() const {
     if (block_.in_parts() > 1) return INT32_MAX;
@@ -345,7 +401,7 @@ class Minimal {
       space.bias.get()[c] = pass_.bias_of(work.sample * conv_.out_channels + work.out + c);
     const int64_t slice = rows.first / tiles_.output[1], before = slice * tiles_.output[1], height = conv_.output[1];
     const Schedule::Range of_result = {
-        slice * height + (rows.first - before) * outputs, slice * height + smaller((rows.last - before) * outputs, height)};
+        slice * height + (rows.first - before) * Down::outputs, slice * height + smaller((rows.last - before) * Down::outputs, height)};
     const int64_t plane = work.sample * conv_.out_channels + work.out;
     finish_rows(
         pass_, plane, work.outs, of_result, space.sums.get(), sum_stride(), sum_pitch_, space.bias.get(), chunk);
@@ -355,10 +411,10 @@ class Minimal {
     for (int64_t row = rows.first; row < rows.last; ++row) {
       const int64_t met = schedule_.taps_of(row).first;
       for (int64_t part = 0; part < parts_; ++part) {
-        const int64_t z = part / (side_ * side_), y = part / side_ % side_ * Filtering::taps;
-        const int64_t x = part % side_ * Filtering::taps, first_tap = met + z * tiles_.kernel[1] + y;
-        const W* met_rows[reach];
-        for (int i = 0; i < reach; ++i)
+        const int64_t z = part / (side_ * side_), y = part / side_ % side_ * taps;
+        const int64_t x = part % side_ * taps, first_tap = met + z * tiles_.kernel[1] + y;
+        const W* met_rows[Down::reach];
+        for (int i = 0; i < Down::reach; ++i)
           met_rows[i] = space.rows.channel(0) + schedule_.tap(first_tap + i).slot * shape_.slot_stride(block_.ins);
         for (int64_t c = 0; c < ins; ++c)
           for (int64_t v = 0; v < vectors; ++v)
@@ -370,34 +426,34 @@ class Minimal {
   }
 
   // In a row in cache, elements `step` apart lie side by side.
-  void spread(const W* const (&rows)[reach], int64_t at, int64_t first, W* to) const {
-    Vector<W> columns[reach][Filtering::data];
-    unrolled<reach>([&](int x) IN_PLACE {
-      Vector<W> d[reach];
-      unrolled<reach>([&](int y) IN_PLACE { d[y] = load(rows[y] + at + shape_.position(first + x)); });
-      Filtering::spread(d, columns[x]);
+  void spread(const W* const (&rows)[Down::reach], int64_t at, int64_t first, W* to) const {
+    Vector<W> columns[Along::reach][Down::data];
+    unrolled<Along::reach>([&](int x) IN_PLACE {
+      Vector<W> d[Down::reach];
+      unrolled<Down::reach>([&](int y) IN_PLACE { d[y] = load(rows[y] + at + shape_.position(first + x)); });
+      Down::spread(d, columns[x]);
     });
-    unrolled<Filtering::data>([&](int y) IN_PLACE {
-      Vector<W> d[reach], all[Filtering::data];
-      unrolled<reach>([&](int x) IN_PLACE { d[x] = columns[x][y]; });
-      Filtering::spread(d, all);
-      unrolled<Filtering::data>([&](int x) IN_PLACE { store(to + (y * Filtering::data + x) * data_stride_, all[x]); });
+    unrolled<Down::data>([&](int y) IN_PLACE {
+      Vector<W> d[Along::reach], all[Along::data];
+      unrolled<Along::reach>([&](int x) IN_PLACE { d[x] = columns[x][y]; });
+      Along::spread(d, all);
+      unrolled<Along::data>([&](int x) IN_PLACE { store(to + (y * Along::data + x) * data_stride_, all[x]); });
     });
   }
 
   template <int channels>
   void multiply(
       const W* spread, int product, int64_t out, int64_t in, int64_t ins, int64_t vectors, bool first, W* found) const {
-    const int y = product / Filtering::products, x = product % Filtering::products;
-    const int from = Filtering::data_of(y) * Filtering::data + Filtering::data_of(x);
+    const int y = product / Along::products, x = product % Along::products;
+    const int from = Down::data_of(y) * Along::data + Along::data_of(x);
     const Source<W> source = {spread + from * data_stride_, 0, 1, 0};
     const W* weights = weights_.get() + place_of_weights(product, out, in, ins);
-    const Taps taps = {taps_.get(), ins * parts_};
+    const Taps each_channel = {column_taps_.get(), ins * parts_};
     W* const to = found + product * channels * line_;
     const Fresh<W> fresh[] = {{to, line_}};
     const Partial<W> added[] = {{to, line_, false}};
-    if (first) convolve_rows<1, channels>(source, 0, vectors, taps, weights, 0, fresh);
-    else convolve_rows<1, channels>(source, 0, vectors, taps, weights, 0, added);
+    if (first) convolve_rows<1, channels>(source, 0, vectors, each_channel, weights, 0, fresh);
+    else convolve_rows<1, channels>(source, 0, vectors, each_channel, weights, 0, added);
   }
 
   template <int channels>
@@ -406,23 +462,23 @@ class Minimal {
       for (int64_t row = 0; row < rows.last - rows.first; ++row)
         for (int64_t v = 0; v < vectors; ++v) {
           const W* from = found + c * line_ + (row * vectors + v) * lanes<W>;
-          W* to = sums + c * sum_stride() + row * outputs * sum_pitch_ + (first + v) * outputs * lanes<W>;
+          W* to = sums + c * sum_stride() + row * Down::outputs * sum_pitch_ + (first + v) * Along::outputs * lanes<W>;
           collect(from, channels * line_, to);
         }
   }
 
-  void collect(const W* from, int64_t stride, W* to) const {
-    Vector<W> columns[Filtering::products][outputs];
-    unrolled<Filtering::products>([&](int x) IN_PLACE {
-      Vector<W> m[Filtering::products];
-      unrolled<Filtering::products>([&](int y) IN_PLACE { m[y] = load(from + (y * Filtering::products + x) * stride); });
-      Filtering::collect(m, columns[x]);
+  void collect(const W* from, int64_t distance, W* to) const {
+    Vector<W> columns[Along::products][Down::outputs];
+    unrolled<Along::products>([&](int x) IN_PLACE {
+      Vector<W> m[Down::products];
+      unrolled<Down::products>([&](int y) IN_PLACE { m[y] = load(from + (y * Along::products + x) * distance); });
+      Down::collect(m, columns[x]);
     });
-    unrolled<outputs>([&](int y) IN_PLACE {
-      Vector<W> m[Filtering::products], row[outputs];
-      unrolled<Filtering::products>([&](int x) IN_PLACE { m[x] = columns[x][y]; });
-      Filtering::collect(m, row);
-      store_in_turn<outputs, W>(to + y * sum_pitch_, row);
+    unrolled<Down::outputs>([&](int y) IN_PLACE {
+      Vector<W> m[Along::products], row[Along::outputs];
+      unrolled<Along::products>([&](int x) IN_PLACE { m[x] = columns[x][y]; });
+      Along::collect(m, row);
+      store_in_turn<Along::outputs, W>(to + y * sum_pitch_, row);
     });
   }
 
@@ -449,7 +505,7 @@ class Minimal {
   // Several channels' filters at a time, as vectors.
   template <int channels, class F>
   void pack(const F* filters, int64_t out, int64_t in, int64_t ins) const {
-    constexpr int taps = Filtering::taps, count = Filtering::products, width = channels % 2 ? 1 : channels;
+    constexpr int width = channels % 2 ? 1 : channels;
     using V = typename VectorOf<W, width>::type;
     const int64_t length = side_ * taps, filter = conv_.kernel[0] * length * length, distance = conv_.in_channels * filter;
     W* const to = weights_.get() + place_of_weights(0, out, in, ins);
@@ -459,19 +515,19 @@ class Minimal {
         const int64_t part = i % parts_, slice = part / (side_ * side_) * length * length;
         const int64_t corner = slice + part / side_ % side_ * taps * length + part % side_ * taps;
         const F* from = filters + (out + c) * distance + (in + i / parts_) * filter + corner;
-        V columns[taps][count];
+        V columns[taps][Down::products];
         for (int x = 0; x < taps; ++x) {
           V g[taps];
           for (int y = 0; y < taps; ++y)
             for (int lane = 0; lane < width; ++lane) g[y][lane] = widened(from + lane * distance + y * length + x);
-          Filtering::filter(g, columns[x]);
+          Down::filter(g, columns[x]);
         }
-        for (int y = 0; y < count; ++y) {
-          V g[taps], all[count];
+        for (int y = 0; y < Down::products; ++y) {
+          V g[taps], all[Along::products];
           for (int x = 0; x < taps; ++x) g[x] = columns[x][y];
-          Filtering::filter(g, all);
-          W* const row = to + y * count * product_stride + i * channels + c;
-          for (int x = 0; x < count; ++x) __builtin_memcpy(row + x * product_stride, all + x, sizeof(V));
+          Along::filter(g, all);
+          W* const row = to + y * Along::products * product_stride + i * channels + c;
+          for (int x = 0; x < Along::products; ++x) __builtin_memcpy(row + x * product_stride, all + x, sizeof(V));
         }
       }
   }
@@ -487,7 +543,7 @@ class Minimal {
   const int64_t sum_pitch_;
   const Reach depth_, height_;
   const Schedule schedule_;
-  Buffer<ColumnTap> taps_;
+  Buffer<ColumnTap> column_taps_;
   Buffer<W> weights_;
 };
 

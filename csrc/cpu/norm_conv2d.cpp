@@ -37,14 +37,19 @@ template <class T, class Body>
 void convolve_forward(const Pass<T>& pass, const Body& body) {
   if (Pointwise<T>::fits(pass)) return body(Pointwise<T>(pass));
   if constexpr (sizeof(Wide<T>) == sizeof(float)) {
-    const auto by = [&](auto filtering) {
-      using Filtered = Minimal<T, decltype(filtering)>;
+    const auto by = [&](auto down, auto along) {
+      using Filtered = Minimal<T, decltype(down), decltype(along)>;
       const bool fits = Filtered::fits(pass);
       if (fits) body(Filtered(pass));
       return fits;
     };
-    if (by(PlainFiltering{}) || by(UpsampledFiltering{}) || by(UpsampledWideFiltering{}) || by(TransposedFiltering{})) return;
-    if (by(StridedFiltering<3>{}) || by(StridedFiltering<4>{})) return;
+    const auto by_both = [&](auto filtering) { return by(filtering, filtering); };
+    constexpr PlainFiltering<4> four;
+    constexpr PlainFiltering<2> two;
+    if (by(four, four) || by(four, two) || by(two, two)) return;
+    if (by(UpsampledWideFiltering<4>{}, UpsampledWideFiltering<2>{}) || by_both(UpsampledWideFiltering<2>{})) return;
+    if (by_both(UpsampledFiltering{}) || by_both(TransposedFiltering{})) return;
+    if (by_both(StridedFiltering<3>{}) || by_both(StridedFiltering<4>{})) return;
   }
   convolve<Direction::forward>(pass, body);
 }
