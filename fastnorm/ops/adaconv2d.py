@@ -8,10 +8,7 @@ dynamic instance norm, of the product of both.
 At least, per element: one read and one write; 2 * K * C / groups + 4 flops. Backward: two reads and one write.
 """
 
-import math
-
 from . import dynamic_conv2d, dynamic_instance_norm
-from ._layout import product, widen
 from ._operator import Operator, Sample
 from .dynamic_conv2d import some_groups, some_kernel
 
@@ -28,12 +25,18 @@ def reference(input, spatial, pointwise, bias=None, groups=1, padding_mode="refl
 
 
 def combined(spatial, pointwise, groups):
-    """The filter that does both: (N, C_out, C_in / groups, *)."""
+    """The filter that does both: (N, C_out, C_in / groups, *). A pointwise convolution of the spatial one, whose bits do not
+    depend on threads as those of a library's product do.
+    """
     n, between, in_channels, *kernel = spatial.shape
     out_channels = pointwise.shape[1]
-    first = widen(spatial).reshape(n, groups, between // groups, in_channels * math.prod(kernel))
-    second = widen(pointwise).reshape(n, groups, out_channels // groups, between // groups)
-    return product(second, first).reshape(n, out_channels, in_channels, *kernel).to(spatial.dtype)
+    if in_channels == 0:  # Nothing to convolve is refused.
+        both = (spatial.sum() * pointwise.sum()).expand(n, out_channels, 0, *kernel)
+    elif between == groups:  # Nothing to sum.
+        both = pointwise.reshape(n, groups, out_channels // groups, 1, 1) * spatial.flatten(3).unsqueeze(2)
+    else:
+        both = dynamic_conv2d.dynamic_conv2d(spatial.flatten(2), pointwise.flatten(3), groups=groups)
+    return both.reshape(n, out_channels, in_channels, *kernel)
 
 
 def _samples(make, shape):
@@ -48,7 +51,7 @@ OPERATOR = Operator(
     adaconv2d,
     reference,
     _samples,
-    kernels=("dynamic_instance_norm", "dynamic_instance_norm_backward"),
+    kernels=("dynamic_instance_norm", "dynamic_instance_norm_backward", "dynamic_conv2d", "dynamic_conv2d_backward"),
     maps=2,
     backward_maps=3,
     flops=22,

@@ -42,8 +42,11 @@ CALLS = [
 ]
 
 every_call = pytest.mark.parametrize("call", CALLS, ids=str)
-first_calls = pytest.mark.parametrize(
-    "call", [next(call for call in CALLS if call.operator is operator) for operator in OPERATORS.values()], ids=str
+FIRST = [next(call for call in CALLS if call.operator is operator) for operator in OPERATORS.values()]
+first_calls = pytest.mark.parametrize("call", FIRST, ids=str)
+# Where a call takes seconds: the first of each operator, and with `-m long` the others.
+calls_in_time = pytest.mark.parametrize(
+    "call", [pytest.param(call, marks=() if call in FIRST else pytest.mark.long) for call in CALLS], ids=str
 )
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 

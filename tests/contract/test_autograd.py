@@ -3,7 +3,19 @@
 import pytest
 import torch
 from accuracy import assert_accurate
-from calls import TINY, cotangents, double, every_call, filters_of, hands_on, leaves, of_inputs, run, tensors
+from calls import (
+    TINY,
+    calls_in_time,
+    cotangents,
+    double,
+    every_call,
+    filters_of,
+    hands_on,
+    leaves,
+    of_inputs,
+    run,
+    tensors,
+)
 from layouts import every_layout
 
 
@@ -15,7 +27,7 @@ def test_gradcheck(call, layout):
 
 
 @every_layout
-@every_call
+@calls_in_time
 def test_gradgradcheck(call, layout):
     function, inputs = of_inputs(call.operator.run, call.sample(TINY, torch.float64).map(layout))
     assert torch.autograd.gradgradcheck(function, inputs)

@@ -4,7 +4,7 @@ import io
 
 import pytest
 import torch
-from calls import cotangents, every_call, filters_of, is_map, leaves, public, run, tensors
+from calls import calls_in_time, cotangents, every_call, filters_of, is_map, leaves, public, run, tensors
 from layouts import contiguous, every_layout
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -84,7 +84,7 @@ def assert_compiled(call, backend):
         torch.testing.assert_close(actual, forward_and_backward(public(call), call, OTHER))
 
 
-@every_call
+@calls_in_time
 def test_compile(call):
     assert_compiled(call, "aot_eager")
 
@@ -113,7 +113,7 @@ def maps_of(sample):
     return tuple(tensor for tensor in tensors(sample) if is_map(tensor))
 
 
-@every_call
+@calls_in_time
 def test_an_exported_layer_learns_what_the_layer_does(call):
     """Saved and loaded, in a process that may have no fastnorm."""
     # In float64: the file holds the definition, which adds up in another order than the kernels do.

@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 from accuracy import assert_gradients, assert_values
-from calls import CALLS, DTYPES, TINY, bends, cotangents, differentiate, every_call, first_calls, public, run
+from calls import CALLS, DTYPES, TINY, bends, calls_in_time, cotangents, differentiate, every_call, first_calls, public, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from layouts import STRIDED, channels_last, contiguous, every_layout
@@ -74,30 +74,39 @@ def test_planes_of_one_or_two(call, shape):
         given = cotangents(run(call.operator.reference, sample))
         assert all(gradient.isfinite().all() for gradient in differentiate(call.operator.run, sample, given))
         return
-    # Terms of up to 1 / sqrt(eps) cancel: a normalised number does not depend on its plane of one.
-    assert_gradients(call.operator, sample, scale=1e3)
+    # Terms of up to 1 / sqrt(eps) cancel: a normalised number does not depend on its plane of one. And with eps outside the
+    # root a deviation far below it is what 1 / rstd has beyond eps, of which few digits are left.
+    assert_gradients(call.operator, sample, scale=1e4 if sample.kwargs.get("eps_mode") == "std" else 1e3)
 
 
-@pytest.mark.parametrize(
-    "shape, dtype, layout",
-    [
-        ((1, 2, 181, 183), torch.float32, contiguous),
-        ((1, 2, 181, 183), torch.bfloat16, channels_last),
-        ((1, 1, 613, 701), torch.bfloat16, contiguous),
-        ((1, 2, 613, 701), torch.float32, channels_last),
-        ((1, 1, 1_000_003), torch.float32, contiguous),
-    ],
-    ids=lambda value: getattr(value, "__name__", str(value)),
-)
-@every_call
-def test_large_planes(call, shape, dtype, layout):
+def assert_right(call, shape, dtype, layout):
     sample = call.sample(shape, dtype).map(layout)
     assert_values(call.operator, sample)
     if not bends(sample):
         assert_gradients(call.operator, sample, layout)
 
 
-@every_layout
+@pytest.mark.parametrize("dtype, layout", [(torch.float32, contiguous), (torch.bfloat16, channels_last)])
+@every_call
+def test_large_planes(call, dtype, layout):
+    assert_right(call, (1, 2, 181, 183), dtype, layout)
+
+
+@pytest.mark.parametrize(
+    "shape, dtype, layout",
+    [
+        ((1, 1, 613, 701), torch.bfloat16, contiguous),
+        ((1, 2, 613, 701), torch.float32, channels_last),
+        ((1, 1, 1_000_003), torch.float32, contiguous),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+@calls_in_time
+def test_larger_planes(call, shape, dtype, layout):
+    assert_right(call, shape, dtype, layout)
+
+
+@pytest.mark.parametrize("layout", [contiguous, pytest.param(channels_last, marks=pytest.mark.long)])
 @first_calls
 def test_maps_larger_than_caches(call, layout):
     assert_values(call.operator, call.sample((1, 5, 911, 941)).map(layout))

@@ -96,7 +96,9 @@ def test_channels_last_in_channels_last_out(small):
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("style", [1, torch.tensor([1, 0]), MIXTURE.float()], ids=["index", "indices", "mixture"])
+@pytest.mark.parametrize(
+    "style", [1, pytest.param(torch.tensor([1, 0]), marks=pytest.mark.long), MIXTURE.float()], ids=["index", "indices", "mixture"]
+)
 def test_compiles_to_one_graph(small, style):
     content = picture(2, 3, 12, 10)
     compiled = torch.compile(small.float(), fullgraph=True, backend="eager")
