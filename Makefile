@@ -7,6 +7,9 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 SOURCES := setup.py pyproject.toml $(wildcard csrc/*.cpp csrc/*/*)
 
+# Modules are compiled when they are first imported, not all of them at once.
+export PIP_NO_COMPILE := 1
+
 STYLES := 5 examples/brush.jpg examples/glass.jpg
 DEMO := examples/out
 

@@ -45,7 +45,7 @@ def recorded(call, layout, wanted=EVERYTHING):
     return [(function, args) for (function, _), args in zip(recorder.calls, detached)]
 
 
-@every_call
+@calls_in_time
 def test_opcheck(call):
     for function, args in recorded(call, contiguous):
         torch.library.opcheck(function, args)

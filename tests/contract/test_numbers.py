@@ -69,7 +69,7 @@ def test_the_end_of_float16(call, mean, deviation, layout):
 
 @every_layout
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("value", [0.0, 1.0, 0.1, -1e4])
+@pytest.mark.parametrize("value", [0.0, 0.1, *(pytest.param(value, marks=pytest.mark.long) for value in (1.0, -1e4))])
 @every_call
 def test_constant_planes(call, value, dtype, layout):
     """Planes 1 of sample 0 and 0 of sample 1."""

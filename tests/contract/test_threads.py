@@ -2,22 +2,17 @@
 
 import pytest
 import torch
-from calls import DEVICE, backend, cotangents, differentiate, every_call, run
+from calls import DEVICE, backend, calls_in_time, cotangents, differentiate, every_call, run
 from layouts import every_layout
 
-# Many planes, and few large ones: work is divided by plane, or within one.
-every_shape = pytest.mark.parametrize("shape", [(3, 37, 23, 29), (1, 2, 211, 307)], ids=["planes", "a large plane"])
+every_type = pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 
 
 def results(call, sample, given):
     return *run(call.operator.run, sample), *differentiate(call.operator.run, sample, given)
 
 
-@every_shape
-@every_layout
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-@every_call
-def test_the_same_bits_for_any_number_of_threads(call, dtype, layout, shape):
+def assert_the_same_bits(call, shape, dtype, layout):
     if backend(call.operator) == "definition" or DEVICE != "cpu":
         pytest.skip("a property of the CPU kernels")
     sample = call.sample(shape, dtype).map(layout)
@@ -26,6 +21,21 @@ def test_the_same_bits_for_any_number_of_threads(call, dtype, layout, shape):
     for threads in (2, 3, 5):
         torch.set_num_threads(threads)
         assert all(map(torch.equal, results(call, sample, given), expected)), f"{threads} threads"
+
+
+# Work is divided by plane, or within one.
+@every_layout
+@every_type
+@every_call
+def test_the_same_bits_for_any_number_of_threads(call, dtype, layout):
+    assert_the_same_bits(call, (3, 37, 23, 29), dtype, layout)
+
+
+@every_layout
+@every_type
+@calls_in_time
+def test_the_same_bits_of_a_large_plane(call, dtype, layout):
+    assert_the_same_bits(call, (1, 2, 211, 307), dtype, layout)
 
 
 @every_layout

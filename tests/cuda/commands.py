@@ -50,12 +50,12 @@ def emulator_library(folder: Path) -> Path:
     return library
 
 
-def compile_kernels(folder: Path, targets: tuple[str, ...]) -> tuple[list[Path], list[str]]:
+def compile_kernels(folder: Path, targets: tuple[str, ...], kernels: list[Path] = KERNELS) -> tuple[list[Path], list[str]]:
     """Object files of the kernels for these GPUs, and what the assembler says of registers."""
     codes = [f"-gencode=arch=compute_{target},code=sm_{target}" for target in targets]
     flags = ["-std=c++17", "-O3", "-Xptxas=-v", "-Xcompiler=-fPIC,-fvisibility=hidden", *codes]
-    objects = [folder / f"{kernel.stem}.o" for kernel in KERNELS]
-    return objects, run_all([[NVCC, *flags, "-c", kernel, "-o", object] for kernel, object in zip(KERNELS, objects)])
+    objects = [folder / f"{kernel.stem}.o" for kernel in kernels]
+    return objects, run_all([[NVCC, *flags, "-c", kernel, "-o", object] for kernel, object in zip(kernels, objects)])
 
 
 def cuda_library(folder: Path, kernels: list[Path]) -> Path:

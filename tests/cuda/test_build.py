@@ -44,7 +44,14 @@ for name in kernels.difference(backends._NOT_IN_CUDA):
     assert done.returncode == 0, done.stderr
 
 
-def test_hopper_without_spills_and_loaded_without_cuda(build_folder):
+def test_one_for_hopper_without_spills(tmp_path):
+    (_, (report,)) = commands.compile_kernels(tmp_path, ("90",), [commands.CSRC / "cuda/instance_stats.cu"])
+    found = list(resources(report))
+    assert len(found) >= 4 and not any(spilled for _, _, spilled in found)
+
+
+@pytest.mark.long
+def test_all_for_hopper_without_spills_and_loaded_without_cuda(build_folder):
     """One test, for each worker that had one of two would compile all kernels: a minute and a half."""
     objects, reports = commands.compile_kernels(build_folder, ("90",))
     assert_nothing_spills(reports, 1)
