@@ -5,6 +5,8 @@ import torch
 from torch.nn import functional as torchs
 
 from fastnorm import functional as F
+from fastnorm.ops import dynamic_conv2d
+from fastnorm.ops._window import PADDING_MODES
 
 ACTIVATIONS = {
     None: lambda x, slope: x,
@@ -81,6 +83,7 @@ LAYERS = {
     "9x9 to a picture": (32, 3, 9, dict(padding=4, output_activation="sigmoid")),
     "down": (32, 64, 3, dict(padding=1, stride=2)),
     "a residual block": (64, 64, 3, dict(padding=1)),
+    "a residual block of many channels": (130, 132, 3, dict(padding=1)),
     "up": (64, 32, 3, dict(padding=1, scale_factor=2)),
     "up by 3, 5x5": (8, 16, 5, dict(padding=2, scale_factor=3)),
     "few channels": (8, 8, 3, dict(padding=1)),
@@ -132,6 +135,38 @@ def test_by_fewer_multiplications(channels, width, rows, columns, settings, mode
     assert_follows(
         input, weight, random(channels + 2, seed=5).float(), padding_mode=mode, **changes, activation="leaky_relu", **settings
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", ["3x3", "3x3 of many channels", "4x4, stride 2", "5x5 up"])
+def test_by_fewer_multiplications_in_low_precision(name, dtype):
+    channels, width, rows, columns, settings = FILTERED[name]
+    weight = random(channels + 2, channels, width, width, seed=1) / (channels**0.5 * width)
+    assert_follows(random(2, channels, rows, columns).to(dtype), weight.to(dtype), **settings)
+
+
+@pytest.mark.parametrize("channels", [17, 35, 64, 128, 130, 256])
+@pytest.mark.parametrize("share", [0.5, 0.1])
+def test_by_fewer_multiplications_where_most_is_zero(share, channels):
+    """A direct sum gets more exact there, and of maps with less than a tenth would be the better. No more room than
+    `swap.verify` leaves.
+    """
+    given = torch.special.ndtr(random(1, channels, 13, 62, seed=1)) < share
+    input = (random(1, channels, 13, 62).abs() * given).float()
+    weight = (random(channels, channels, 3, 3, seed=2) / (channels**0.5 * 3)).float()
+    exact = torchs.conv2d(input.double(), weight.double(), padding=1)
+    found, theirs = F.norm_conv2d(input, weight, padding=1), torchs.conv2d(input, weight, padding=1)
+    error, own_error = ((tensor.double() - exact).abs().max() for tensor in (found, theirs))
+    assert error <= 2 * own_error + 2 * torch.finfo(torch.float32).eps * exact.abs().max()
+
+
+@pytest.mark.parametrize("after", [4, 5, 6])
+def test_by_fewer_multiplications_at_one_border_alone(after):
+    """Tiles reach no further than a circular border goes."""
+    input, weight = random(1, 16, 6, 64).float(), random(16, 16, 3, 3, seed=1).float() / 12
+    found = dynamic_conv2d.forward(input, weight[None], None, [1, 1], [0, after, 1, 1], [1, 1], 1, PADDING_MODES["circular"])
+    padded = torchs.pad(input.double(), (1, 1, 0, after), mode="circular")
+    torch.testing.assert_close(found.double(), torchs.conv2d(padded, weight.double()), rtol=0, atol=1e-5)
 
 
 @every_layout

@@ -55,9 +55,13 @@ class Tiles {
   static constexpr int data = Down::data * Along::data, products = Down::products * Along::products;
   static constexpr int taps = Down::taps, stride = Down::stride, apart = Down::apart;
   static_assert(taps == Along::taps && stride == Along::stride && apart == Along::apart);
-  // Fewer channels, and adding up costs more than it saves. By 4 outputs in both dimensions it would err more than a direct
-  // sum, too, whose error grows with the channels.
-  static constexpr int64_t least_channels = std::is_same_v<Along, PlainFiltering<4>> ? 128 : apart == 1 ? 16 : 8;
+  // Fewer channels, and adding up costs more than it saves. Of fewer than 128, tiles of 4 by 4 outputs would err more than twice
+  // as much as a direct sum, whose error grows with the channels.
+  static constexpr bool is_largest = std::is_same_v<Along, PlainFiltering<4>>;
+  static constexpr int64_t least_channels = is_largest ? 128 : apart == 1 ? 16 : 8;
+  // Products that the largest tiles sum in one piece, where that divides the sum: it halves their error where much of a map is
+  // zero. Shorter pieces gain no more, what is left is that of adding up.
+  static constexpr int64_t piece_of_sum = 16;
   // Tiles whose data and products are in L2 at a time: of all input channels or a part. What a line is too short for is to
   // read all filters once more.
   static constexpr int64_t line_tiles = 96, line_tiles_of_parts = 64;
@@ -68,14 +72,16 @@ class Tiles {
     if (conv.groups != 1 || conv.input_dilation[0] != 1) return false;
     const int64_t parts = conv.kernel[1] / taps;
     if (smaller(conv.in_channels * parts * parts, conv.out_channels) < least_channels) return false;
+    const Convolution tiled = convolution_of_tiles<Down, Along>(conv);
     for (int dim = 1; dim < 3; ++dim) {
       const bool right = conv.input_dilation[dim] == apart && conv.stride[dim] == stride;
       // Elements that lie apart: which taps meet them depends on the padding.
       const bool in_phase = apart == 1 || conv.padding[dim] == taps / 2;
-      // The last tile may reach beyond a border by 3 more than the convolution does.
-      const bool far = conv.input[dim] >= conv.padding[dim] + 4;
+      // The last tile may reach further beyond a border than the convolution does.
+      const int64_t behind = (tiled.output[dim] - 1) * tiled.stride[dim] + tiled.kernel[dim] - tiled.padding[dim] - conv.input[dim];
+      const bool near = larger(tiled.padding[dim], behind) < conv.input[dim];
       const bool whole = conv.kernel[dim] == parts * taps && (parts == 1 || apart == 1);
-      if (!right || !in_phase || !far || !whole || conv.dilation[dim] != 1) return false;
+      if (!right || !in_phase || !near || !whole || conv.dilation[dim] != 1) return false;
     }
     // Rows of tiles without a row of the result, and lanes without a tile, are work for nothing.
     if (4 * conv.output[1] < 3 * Down::outputs * ceil_div(conv.output[1], Down::outputs)) return false;
@@ -223,14 +229,15 @@ class Tiles {
       const W* spread, int product, int64_t out, int64_t in, int64_t ins, int64_t vectors, bool first, W* found) const {
     const int y = product / Along::products, x = product % Along::products;
     const int from = Down::data_of(y) * Along::data + Along::data_of(x);
-    const Source<W> source = {spread + from * data_stride, 0, 1, 0};
+    const int64_t sum = ins * parts, at_once = is_largest && sum % piece_of_sum == 0 ? piece_of_sum : sum;
+    const Source<W> source = {spread + from * data_stride, at_once * line, sum / at_once, 0};
     const W* weights = packed_.get() + place_of_weights(product, out, in, ins);
-    const Taps each_channel = {channel_taps_.get(), ins * parts};
+    const Taps each_channel = {channel_taps_.get(), at_once, at_once};
     W* const to = found + product * channels * line;
     const Fresh<W> fresh[] = {{to, line}};
     const Partial<W> added[] = {{to, line, false}};
-    if (first) convolve_rows<1, channels>(source, 0, vectors, each_channel, weights, 0, fresh);
-    else convolve_rows<1, channels>(source, 0, vectors, each_channel, weights, 0, added);
+    if (first) convolve_rows<1, channels>(source, 0, vectors, each_channel, weights, at_once, fresh);
+    else convolve_rows<1, channels>(source, 0, vectors, each_channel, weights, at_once, added);
   }
 
   template <int channels>
@@ -344,7 +351,9 @@ class Minimal {
       if (!pass_.filters.wide) {
         const int64_t count = pass_.conv.out_channels * pass_.conv.in_channels * kernel_size(pass_.conv);
         Buffer<W> filters(count);
-        for_each_vector<W>(0, count, [&](int64_t i, auto n) { store(filters.get() + i, load(pass_.filters_of(0) + i, n), n); });
+        parallel_parts(pass_.threads, count, 1, [&](int64_t first, int64_t last) {
+          for_each_vector<W>(first, last, [&](int64_t i, auto n) { store(filters.get() + i, load(pass_.filters_of(0) + i, n), n); });
+        });
         return of_.pack(filters.get(), pass_.threads);
       }
     }

@@ -12,10 +12,11 @@ struct ColumnTap {
   int64_t offset, tap;
 };
 
-// The taps of a row, of all its source rows and columns: where in a channel's rows, and which of the kernel.
+// The taps of a row, of all its source rows and columns: where in a channel's rows, and which of the kernel. And how many
+// products are summed in one piece.
 struct Taps {
   const ColumnTap* taps;
-  int64_t count;
+  int64_t count, piece = fastnorm::FASTNORM_ISA::piece;
 };
 
 // Vectors of pixels in a tile of `channels`: a quarter of the registers is left to the input and a weight.
@@ -112,7 +113,7 @@ IN_PLACE inline void convolve_tile(
   unrolled<channels>([&](int c) IN_PLACE {
     unrolled<columns>([&](int i) IN_PLACE { tile[c][i] = sums[i / vectors].at(first).begin(c, i % vectors); });
   });
-  const int64_t in_piece = taps.count * source.in_channels <= piece ? source.in_channels : larger(1, piece / taps.count);
+  const int64_t most = larger(1, taps.piece / larger(1, taps.count)), in_piece = smaller(most, source.in_channels);
   int64_t piece_end = smaller(in_piece, source.in_channels);
   for (int64_t i = 0; i < source.in_channels; ++i) {
     if (i == piece_end) {

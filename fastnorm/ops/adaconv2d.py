@@ -9,6 +9,7 @@ At least, per element: one read and one write; 2 * K * C / groups + 4 flops. Bac
 """
 
 from . import dynamic_conv2d, dynamic_instance_norm
+from ._layout import widen
 from ._operator import Operator, Sample
 from .dynamic_conv2d import some_groups, some_kernel
 
@@ -33,10 +34,10 @@ def combined(spatial, pointwise, groups):
     if in_channels == 0:  # Nothing to convolve is refused.
         both = (spatial.sum() * pointwise.sum()).expand(n, out_channels, 0, *kernel)
     elif between == groups:  # Nothing to sum.
-        both = pointwise.reshape(n, groups, out_channels // groups, 1, 1) * spatial.flatten(3).unsqueeze(2)
+        both = widen(pointwise).reshape(n, groups, out_channels // groups, 1, 1) * widen(spatial).flatten(3).unsqueeze(2)
     else:
         both = dynamic_conv2d.dynamic_conv2d(spatial.flatten(2), pointwise.flatten(3), groups=groups)
-    return both.reshape(n, out_channels, in_channels, *kernel)
+    return both.reshape(n, out_channels, in_channels, *kernel).to(spatial.dtype)
 
 
 def _samples(make, shape):

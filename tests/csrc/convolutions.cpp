@@ -264,6 +264,9 @@ void check_layers(Element element) {
       {{element, false, 2, 1, 9, 10, {1, 7, 31}, {1, 13, 61}, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {1, 1, 1}, {}, {1, 2, 2}}, false},
       {{element, false, 1, 1, 17, 16, {3, 5, 31}, {3, 5, 31}, {3, 3, 3}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {}}, false},
       {{element, false, 1, 1, 16, 17, {5, 5, 31}, {3, 5, 31}, {3, 3, 3}, {2, 1, 1}, {1, 1, 1}, {1, 1, 1}, {}}, false},
+      // The same by four outputs.
+      {{element, false, 1, 1, 65, 66, {1, 7, 31}, {1, 7, 31}, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {1, 1, 1}, {}}, false},
+      {{element, false, 1, 1, 17, 16, {3, 7, 31}, {3, 7, 31}, {3, 3, 3}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {}}, false},
       // As a product of matrices.
       {{element, false, 1, 1, 146, 33, {1, 2, 101}, {1, 2, 101}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {1, 1, 1}, {}}, false},
       // Upsampled otherwise: few channels, by 3, filters of samples, a volume.

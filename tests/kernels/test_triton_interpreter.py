@@ -10,9 +10,10 @@ import numpy
 import pytest
 
 triton = pytest.importorskip("triton", reason="triton is not installed")
+# A minute or more each.
 VALUES = (
-    "test_triton_values.py",
-    "test_triton_dynamic_conv2d.py",
+    pytest.param("test_triton_values.py", marks=pytest.mark.long),
+    pytest.param("test_triton_dynamic_conv2d.py", marks=pytest.mark.long),
     "test_triton_upsample_pad2d.py",
     "test_triton_norm_conv2d.py",
 )

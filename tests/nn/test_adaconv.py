@@ -9,6 +9,7 @@ from dynamic_by_hand import around, convolved, normalised, padded
 from torch.nn.functional import adaptive_avg_pool2d, conv2d
 
 from fastnorm import nn
+from fastnorm.ops import adaconv2d
 
 
 def random(*shape, seed=0):
@@ -40,6 +41,15 @@ def test_is_the_formula(kernel, groups, out_channels, mode):
     without_bias = nn.AdaConvFilter(spatial, pointwise)
     expected = expected - bias[..., None, None]
     torch.testing.assert_close(module(CONTENT, without_bias), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_the_gradients_of_depthwise_filters_are_summed_in_float32():
+    """Of terms that float16 does not have: 90000 - 90000 + 300."""
+    spatial = torch.tensor([300.0, -300.0, 1.0]).half().reshape(1, 1, 1, 3)
+    pointwise = torch.ones(1, 1, 1, 1, dtype=torch.float16, requires_grad=True)
+    both = adaconv2d.combined(spatial, pointwise, groups=1)
+    assert torch.equal(both, spatial)
+    assert torch.autograd.grad(both, pointwise, torch.full_like(both, 300))[0].item() == 300
 
 
 @pytest.mark.parametrize("kernel, size", [((3, 3), (3, 3)), ((3, 3), (7, 4)), ((1, 1), (1, 1)), ((5, 2), (5, 6))], ids=str)
