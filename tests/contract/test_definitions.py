@@ -24,6 +24,8 @@ sys.exit(pytest.main(sys.argv[1:]))
 TESTS = (
     "test_values.py::test_values",
     "test_values.py::test_gradients",
+    "test_values.py::test_each_input_alone_has_the_same_gradient",
+    "test_activations.py",
     "test_shapes.py::test_empty",
     "test_shapes.py::test_planes_of_one_or_two",
     "test_layouts.py::test_maps_of_different_layouts",

