@@ -19,7 +19,8 @@ def weight_folder():
 def session(weight_folder):
     """session(name or model bytes) gives a function from named arrays to the only output.
 
-    Without `fused`, node by node as the file says: fused kernels of 8 bits saturate on processors without dot products of them.
+    Without `fused`, node by node as the file says: fused kernels of 8 bits saturate on processors without dot products of
+    them.
     """
     onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 

@@ -97,7 +97,9 @@ def test_channels_last_in_channels_last_out(small):
 
 
 @pytest.mark.parametrize(
-    "style", [1, pytest.param(torch.tensor([1, 0]), marks=pytest.mark.long), MIXTURE.float()], ids=["index", "indices", "mixture"]
+    "style",
+    [1, pytest.param(torch.tensor([1, 0]), marks=pytest.mark.long), MIXTURE.float()],
+    ids=["index", "indices", "mixture"],
 )
 def test_compiles_to_one_graph(small, style):
     content = picture(2, 3, 12, 10)
