@@ -336,6 +336,18 @@ def check_upsampling(
     check_border(function, from_last(padding, dims), padding_mode, size, padding, padded=padded)
 
 
+def check_attention(function: str, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps of which each position of the second and third is one key and its value: those, in the query's type."""
+    for name, map in (("query", query), ("key", key), ("value", value)):
+        check_map(function, map, name)
+    n, c = query.shape[:2]
+    if key.shape[:2] != (n, c):
+        raise ValueError(f"{function}: key: expected the query's samples and channels, ({n}, {c}, *), got {_shape(key)}")
+    if value.shape[:1] + value.shape[2:] != key.shape[:1] + key.shape[2:]:
+        raise ValueError(f"{function}: value: expected a position for each key, ({n}, D, {_positions(key)}), got {_shape(value)}")
+    return as_type_of(function, "key", key, query), as_type_of(function, "value", value, query)
+
+
 def check_sizes(function: str, name: str, value, dims: int, least: int, words: str = "") -> None:
     if type(value) is int and value >= least:
         return
@@ -376,6 +388,10 @@ def _type(value) -> str:
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:
     return tuple(tensor.shape)
+
+
+def _positions(map: Tensor) -> str:
+    return ", ".join(str(size) for size in map.shape[2:])
 
 
 def _plane(tensor: Tensor) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from . import ops
 from ._checks import (
     check_activation,
+    check_attention,
     check_channels,
     check_filter_bias,
     check_filters,
@@ -740,6 +741,42 @@ def reflection_pad(input: Tensor, padding: int | tuple[int, ...]) -> Tensor:
         raise ValueError(f"reflection_pad: input: expected one to three spatial dimensions, got {tuple(input.shape)}")
     check_upsampling("reflection_pad", input, 1, padding, "reflect", "input")
     return _run(ops.reflection_pad)(input, padding)
+
+
+def attention_stats(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float = 1.0,
+    min_var: float = 0.0,
+    return_std: bool = True,
+) -> tuple[Tensor, Tensor] | Tensor:
+    """Mean and standard deviation of a style's values, weighted by attention, for every position of a content.
+
+        weight = softmax(scale * key^T query) over keys
+        mean   = value weight,  std = sqrt(max(value^2 weight - mean^2, min_var))
+
+    AdaAttN, Liu et al. 2021, arXiv:2108.03647; with return_std=False, the attention of SANet, Park and Lee 2019,
+    arXiv:1812.02342, and of other non-local blocks. No matrix of scores is made: memory is linear in positions, forward
+    and backward (a second derivative makes it). The published systems do not scale.
+
+    Args:
+        query: (N, C, *), for example (N, C, H, W) of a content.
+        key: (N, C, *), of a style: any number of positions, at least one.
+        value: (N, D, *), with the positions of the key.
+        scale: of the scores.
+        min_var: 0 or more, the least variance. Where it is not more than that, std is its root and has no gradient, where
+            that of sqrt(relu(var)) would be infinite at 0.
+        return_std: False for the mean alone.
+
+    Returns:
+        (mean, std), or mean: (N, D, *) with the positions of the query. As of torch's softmax, NaN for a query with a score
+        that is NaN or infinity, or with none above -infinity; a score of -infinity has no weight.
+    """
+    key, value = check_attention("attention_stats", query, key, value)
+    check_number("attention_stats", "scale", scale)
+    check_number("attention_stats", "min_var", min_var, 0)
+    return _run(ops.attention_stats)(query, key, value, scale, min_var, return_std)
 
 
 def _run(room):

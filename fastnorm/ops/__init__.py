@@ -3,6 +3,7 @@
 from . import (
     adaconv2d,
     adain,
+    attention_stats,
     conditional_instance_norm,
     dynamic_conv2d,
     dynamic_instance_norm,
@@ -38,5 +39,6 @@ OPERATORS = {
         upsample_conv2d,
         norm_conv2d,
         norm_conv_transpose2d,
+        attention_stats,
     )
 }

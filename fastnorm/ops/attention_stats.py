@@ -1,0 +1,220 @@
+"""attention_stats: attention-weighted mean and standard deviation of a style, for every position of a content.
+
+    weight[k, q] = exp(s[k, q]) / sum over k of exp(s[k, q]),  s[k, q] = scale * sum over c of key[c, k] * query[c, q]
+    mean[d, q]   = sum over k of weight[k, q] * value[d, k]
+    std[d, q]    = sqrt(max(sum over k of weight[k, q] * value[d, k]^2 - mean[d, q]^2, min_var))
+
+                                                                      AdaAttN, Liu et al. 2021, arXiv:2108.03647
+
+A kernel meets the keys a block at a time, with the largest score so far (online softmax, Milakov and Gimelshein 2018,
+arXiv:1805.02867), and keeps no score: memory is linear in positions. Values are taken less their mean over positions,
+which changes neither result and keeps digits of the deviation.
+
+At least, for each pair of a query and a key: 2 * (C + 2 * D) flops, C being the channels of a key and D of a value. The
+backward recomputes scores, of a few queries at a time, and is nothing but products of matrices and a few maps.
+"""
+
+import torch
+
+from ._layout import memory_format, store_like, wide_dtype, widen
+from ._library import define, differentiable, gradient_of
+from ._operator import Operator, Sample
+from ._product import batched_product
+
+# Weights of a few queries that the backward holds at a time, of one sample: 8 MB in float32.
+WEIGHTS_AT_A_TIME = 1 << 21
+
+
+def attention_stats(query, key, value, scale=1.0, min_var=0.0, return_std=True):
+    mean, std, _ = _forward(query, key, value, scale, min_var, return_std)
+    return (mean, std) if return_std else mean
+
+
+def reference(query, key, value, scale=1.0, min_var=0.0, return_std=True):
+    found = tuple(map.to(query.dtype) for map in formula(query, key, value, scale, min_var, return_std) if map is not None)
+    return found if return_std else found[0]
+
+
+# The formula, in the type in which its maps are computed.
+
+
+def formula(query, key, value, scale, min_var, need_std):
+    weights = _scores(query, key, scale).softmax(1)
+    centre, centred = _centred(value)
+    mean = centred @ weights
+    std = None
+    if need_std:
+        var = centred.square() @ weights - mean.square()
+        # The root of nothing has no derivative, and of less no value.
+        too_small = var <= min_var
+        std = torch.where(too_small, min_var**0.5, torch.where(too_small, 1.0, var).sqrt())
+    return tuple(None if found is None else _map_of(found, query) for found in (mean + centre, std))
+
+
+def backward_formula(grad_mean, grad_std, query, key, value, scale, min_var):
+    """Gradients of query, key and value; of a std that nobody asked for there is none."""
+
+    def of_maps(*maps):
+        found = formula(*maps, scale, min_var, grad_std is not None)
+        return tuple(map for map in found if map is not None)
+
+    _, pull_back = torch.func.vjp(of_maps, query, key, value)
+    return pull_back(tuple(widen(grad) for grad in (grad_mean, grad_std) if grad is not None))
+
+
+def _scores(query, key, scale):
+    """(N, keys, queries)."""
+    return widen(key).flatten(2).transpose(1, 2) @ (widen(query).flatten(2) * scale)
+
+
+def _centred(value):
+    """The mean over positions, or 0 where that is no number, and what is left."""
+    value = widen(value).flatten(2)
+    centre = value.mean(2, keepdim=True).detach()
+    centre = torch.where(centre.isfinite(), centre, 0.0)
+    return centre, value - centre
+
+
+def _map_of(positions, query):
+    """(N, D, queries) in the shape of the query's map."""
+    return positions.reshape(*positions.shape[:2], *query.shape[2:])
+
+
+# The operator. Beside the result, the logarithm of each query's sum, for the backward.
+
+
+def _definition(query, key, value, scale, min_var, need_std):
+    mean, std, sums = _fake(query, key, value, scale, min_var, need_std)
+    found_mean, found_std = formula(query, key, value, scale, min_var, need_std)
+    return store_like(mean, found_mean), store_like(std, found_std), store_like(sums, _scores(query, key, scale).logsumexp(1))
+
+
+def _fake(query, key, value, scale, min_var, need_std):
+    shape = query.shape[0], value.shape[1], *query.shape[2:]
+    mean = query.new_empty(shape).contiguous(memory_format=memory_format(query))
+    return (
+        mean,
+        torch.empty_like(mean) if need_std else query.new_empty(0),
+        query.new_empty((shape[0], query.shape[2:].numel()), dtype=wide_dtype(query)),
+    )
+
+
+_forward_kernel = define(
+    "attention_stats",
+    "(Tensor query, Tensor key, Tensor value, float scale, float min_var, bool need_std)"
+    " -> (Tensor mean, Tensor std, Tensor log_sum)",
+    _definition,
+    _fake,
+)
+
+
+# Its backward. With g = grad_std / (2 std), each weight's gradient is
+#     sum over d of x * (grad_mean - 2 mean g) + x^2 * g,  x being the centred value,
+# less its weighted mean over keys.
+
+
+def _backward_definition(grad_mean, grad_std, query, key, value, mean, std, log_sum, scale, min_var):
+    gradients = _backward_fake(grad_mean, grad_std, query, key, value, mean, std, log_sum, scale, min_var)
+    if 0 in query.shape or 0 in value.shape:
+        return tuple(gradient.zero_() for gradient in gradients)
+    queries, keys = (widen(map).flatten(2) for map in (query, key))
+    centre, centred = _centred(value)
+    of_mean, mean_found = widen(grad_mean).flatten(2), widen(mean).flatten(2) - centre
+    channels, weighted, of_weighted = centred, mean_found, of_mean
+    if grad_std is not None:
+        std = widen(std).flatten(2)
+        of_square = torch.where(std <= _stored(min_var**0.5, query), 0.0, widen(grad_std).flatten(2) / (2 * std))
+        channels = torch.cat([centred, centred.square()], 1)
+        weighted = torch.cat([mean_found, std.square() + mean_found.square()], 1)
+        of_weighted = torch.cat([of_mean - 2 * mean_found * of_square, of_square], 1)
+    through_all = (weighted * of_weighted).sum(1, keepdim=True)
+
+    grad_queries, grad_keys, grad_channels = [], torch.zeros_like(keys), torch.zeros_like(channels)
+    at_a_time = max(1, WEIGHTS_AT_A_TIME // keys.shape[2])
+    for first in range(0, queries.shape[2], at_a_time):
+        some = slice(first, first + at_a_time)
+        scores = batched_product(keys.transpose(1, 2), queries[..., some] * scale)
+        weights = (scores - log_sum[:, None, some]).exp_()
+        grad_scores = batched_product(channels.transpose(1, 2), of_weighted[..., some])
+        grad_scores = (grad_scores - through_all[..., some]) * weights * scale
+        grad_queries.append(batched_product(keys, grad_scores))
+        grad_keys = grad_keys + batched_product(queries[..., some], grad_scores.transpose(1, 2))
+        grad_channels = grad_channels + batched_product(of_weighted[..., some], weights.transpose(1, 2))
+
+    grad_values = grad_channels[:, : value.shape[1]]
+    if grad_std is not None:
+        grad_values = grad_values + 2 * centred * grad_channels[:, value.shape[1] :]
+    found = torch.cat(grad_queries, 2), grad_keys, grad_values
+    return tuple(store_like(wanted, gradient.reshape(wanted.shape)) for wanted, gradient in zip(gradients, found))
+
+
+def _stored(number, map):
+    """As a map holds it."""
+    return torch.tensor(number, dtype=map.dtype).item()
+
+
+def _backward_fake(grad_mean, grad_std, query, key, value, mean, std, log_sum, scale, min_var):
+    return tuple(torch.empty_like(map, memory_format=memory_format(map)) for map in (query, key, value))
+
+
+_backward_kernel = define(
+    "attention_stats_backward",
+    "(Tensor grad_mean, Tensor? grad_std, Tensor query, Tensor key, Tensor value, Tensor mean, Tensor std, Tensor log_sum,"
+    " float scale, float min_var) -> (Tensor grad_query, Tensor grad_key, Tensor grad_value)",
+    _backward_definition,
+    _backward_fake,
+)
+
+
+def _save(ctx, inputs, output):
+    *maps, ctx.scale, ctx.min_var, ctx.need_std = inputs
+    _, _, log_sum = output
+    ctx.mark_non_differentiable(log_sum)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*maps, *output)
+
+
+def _differentiate(ctx, grad_mean, grad_std, grad_log_sum):
+    *maps, mean, std, log_sum = ctx.saved_tensors
+    if grad_mean is None and grad_std is None:
+        return (None,) * 6
+    if grad_mean is None:
+        grad_mean = torch.zeros_like(mean)
+    return *_backward(grad_mean, grad_std, *maps, mean, std, log_sum, ctx.scale, ctx.min_var), None, None, None
+
+
+def _save_backward(ctx, inputs, output):
+    grad_mean, grad_std, query, key, value, _, _, _, *ctx.settings = inputs
+    ctx.save_for_backward(grad_mean, grad_std, query, key, value)
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate_backward(ctx, *gradients):
+    found = gradient_of(lambda *tensors: backward_formula(*tensors, *ctx.settings), ctx.saved_tensors, gradients)
+    return *found, None, None, None, None, None
+
+
+_forward = differentiable(_forward_kernel, _definition, _save, _differentiate)
+_backward = differentiable(_backward_kernel, _backward_definition, _save_backward, _differentiate_backward)
+
+
+def _samples(make, shape):
+    n, c = shape[:2]
+    # Scores of about 1, as of queries that are normalised and divided by the root of their channels.
+    scale = max(c, 1) ** -0.5
+    query, key, value = make(*shape), make(n, c, 5, 6), make(n, 7, 5, 6)
+    yield Sample("scaled", (query, key, value), dict(scale=scale))
+    yield Sample("plain attention", (query, key, value), dict(scale=scale, return_std=False))
+    yield Sample("some deviations too small", (query, key, value), dict(scale=scale, min_var=0.8))
+
+
+OPERATOR = Operator(
+    "attention_stats",
+    attention_stats,
+    reference,
+    _samples,
+    kernels=("attention_stats",),
+    maps=2,
+    backward_maps=3,
+    flops=6,
+)
