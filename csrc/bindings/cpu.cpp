@@ -41,6 +41,7 @@ struct Cpu {
   static void run(const char*, const Tensor&, const UpsamplePad2dBackward& args) {
     kernels().upsample_pad2d_backward(args, torch_threads());
   }
+  static void run(const char*, const Tensor&, const AttentionStats& args) { kernels().attention_stats(args, torch_threads()); }
 };
 
 }  // namespace
@@ -48,5 +49,6 @@ struct Cpu {
 
 STABLE_TORCH_LIBRARY_IMPL(fastnorm, CPU, m) {
   fastnorm::register_operators<fastnorm::Cpu>(m);
+  m.impl("attention_stats", TORCH_BOX(&fastnorm::attention_stats<fastnorm::Cpu>));
   m.impl("norm_conv2d", TORCH_BOX(&fastnorm::norm_conv2d<fastnorm::Cpu>));
 }

@@ -361,6 +361,30 @@ Tensor upsample_pad2d_backward(Tensor grad, Sizes scale, Sizes padding, int64_t 
   return grad_input;
 }
 
+// The C++ kernels for CUDA have none.
+template <class Device>
+std::tuple<Tensor, Tensor> attention_stats(
+    Tensor query, Tensor key, Tensor value, double scale, double min_var, bool need_std) {
+  const char* op = "attention_stats";
+  const Map queries(op, query), keys(op, key), values(op, value);
+  const Planes &q = queries.planes, &k = keys.planes, &v = values.planes;
+  STD_TORCH_CHECK(
+      k.element == q.element && k.samples == q.samples && k.channels == q.channels && k.size > 0, op,
+      ": key: expected the query's type, samples and channels, and a position at least");
+  STD_TORCH_CHECK(
+      v.element == q.element && v.samples == q.samples && v.size == k.size, op,
+      ": value: expected the query's type and samples, and the key's positions");
+  std::vector<int64_t> sizes(query.sizes().begin(), query.sizes().end());
+  sizes[1] = v.channels;
+  const auto new_result = [&] { return new_empty(query, sizes, wide_type(query), q.channels_last); };
+  Tensor mean = new_result(), std = need_std ? new_result() : new_empty(query, {0}, wide_type(query));
+  Device::run(
+      op, query,
+      AttentionStats{
+          q, k, v, scale, min_var, data(queries.tensor), data(keys.tensor), data(values.tensor), out(mean), out(std)});
+  return {mean, std};
+}
+
 template <class Device>
 void register_operators(torch::stable::detail::StableLibrary& library) {
   library.impl("instance_stats", TORCH_BOX(&instance_stats<Device>));

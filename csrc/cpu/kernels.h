@@ -210,6 +210,15 @@ struct UpsamplePad2dBackward {
   void* grad_input;
 };
 
+// Keys have the channels of queries, values the positions of keys, and mean and std, of which the second may be null, the
+// positions of queries, in the layout of these. They are wide.
+struct AttentionStats {
+  Planes queries, keys, values;
+  double scale, min_var;
+  const void *query, *key, *value;
+  void *mean, *std;
+};
+
 struct Kernels {
   const char* isa;
   void (*instance_stats)(const InstanceStats&, const Threads&);
@@ -224,6 +233,7 @@ struct Kernels {
   void (*dynamic_conv2d_backward)(const DynamicConv2dBackward&, const Threads&);
   void (*upsample_pad2d)(const UpsamplePad2d&, const Threads&);
   void (*upsample_pad2d_backward)(const UpsamplePad2dBackward&, const Threads&);
+  void (*attention_stats)(const AttentionStats&, const Threads&);
 };
 
 // The table in use: the best that this machine can run, unless `use_isa` chose another.

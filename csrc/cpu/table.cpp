@@ -16,6 +16,7 @@ void dynamic_conv2d(const DynamicConv2d&, const Threads&);
 void dynamic_conv2d_backward(const DynamicConv2dBackward&, const Threads&);
 void upsample_pad2d(const UpsamplePad2d&, const Threads&);
 void upsample_pad2d_backward(const UpsamplePad2dBackward&, const Threads&);
+void attention_stats(const AttentionStats&, const Threads&);
 
 #define NAME_OF(isa) #isa
 #define NAME(isa) NAME_OF(isa)
@@ -35,6 +36,7 @@ const Kernels table = {
     dynamic_conv2d_backward,
     upsample_pad2d,
     upsample_pad2d_backward,
+    attention_stats,
 };
 
 }  // namespace fastnorm::FASTNORM_ISA

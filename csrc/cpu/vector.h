@@ -85,6 +85,15 @@ inline T sum(Vector<T> v) {
   return total;
 }
 
+// Whether all lanes are equal.
+template <class T>
+inline bool all_same(Vector<T> a, Vector<T> b) {
+  const Mask<T> differ = a != b;
+  int64_t any = 0;
+  for (int i = 0; i < lanes<T>; ++i) any |= differ[i];
+  return !any;
+}
+
 // -- Loads and stores -------------------------------------------------------------------------------------------------
 
 using Floats = Vector<float>;
@@ -295,7 +304,7 @@ inline __attribute__((always_inline)) void unrolled(Body&& body) {
 
 // exp(x) = 2^k exp(r), |r| <= ln(2) / 2; a polynomial of degree 6 for exp(r), fitted to 4e-9. Where 2^k is no longer a
 // normal number, it is infinite or 0: functions below take a product of that with a large x.
-__attribute__((noinline)) inline Floats exp(Floats x) {
+IN_PLACE inline Floats exp_in_place(Floats x) {
   const Floats to_integer = broadcast(0x1.8p23f);
   const Floats shifted = x * 1.44269504f + to_integer;
   const Floats k = shifted - to_integer;
@@ -310,10 +319,14 @@ __attribute__((noinline)) inline Floats exp(Floats x) {
   return x > 88.37f ? broadcast(__builtin_inff()) : x < -87.3f ? broadcast(0.0f) : inside;
 }
 
-__attribute__((noinline)) inline Vector<double> exp(Vector<double> x) {
+IN_PLACE inline Vector<double> exp_in_place(Vector<double> x) {
   for (int i = 0; i < lanes<double>; ++i) x[i] = std::exp(x[i]);
   return x;
 }
+
+// For a loop that has more to keep in registers.
+__attribute__((noinline)) inline Floats exp(Floats x) { return exp_in_place(x); }
+__attribute__((noinline)) inline Vector<double> exp(Vector<double> x) { return exp_in_place(x); }
 
 // Near 0, where 1 - 2 / (exp(2x) + 1) would cancel, x + x^3 P(x^2), with P of degree 4 fitted to 5e-9.
 __attribute__((noinline)) inline Floats hyperbolic_tangent(Floats x) {

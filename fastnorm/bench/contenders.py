@@ -15,6 +15,7 @@ from fastnorm import functional
 from fastnorm.ops import backends
 from fastnorm.ops._operator import Operator
 
+from . import arithmetic
 from .clock import Contender
 
 FASTNORM = "fastnorm"
@@ -75,8 +76,19 @@ class Case:
         """What the operator must at least read and write."""
         return self.operator.bytes(torch.empty(self.shape, dtype=self.dtype, device="meta"), self.backward)
 
-    # None of the operators does so much arithmetic that it could be the limit.
-    work, pace_work = bytes, copy_bytes
+    @property
+    def flops(self) -> int:
+        """0 where its room counts none: then arithmetic is not the limit."""
+        count = getattr(room_of(self.operator.name), "flops", None)
+        return count(self.shape, self.kind, self.backward) if count else 0
+
+    @property
+    def work(self) -> float:
+        return self.flops or self.bytes
+
+    @property
+    def pace_work(self) -> int:
+        return arithmetic.pace_flops(self.device) if self.flops else self.copy_bytes
 
     def layouts(self, name: str, wanted: tuple[str, ...]) -> list[str]:
         """Those of the wanted ones in which a contender runs."""
@@ -94,7 +106,7 @@ class Case:
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": self.device.type,
             "kernels": {kernel: backends.which(kernel, self.device.type) for kernel in self.operator.kernels},
-            "least_bytes": self.bytes,
+            **({"flops": self.flops} if self.flops else {"least_bytes": self.bytes}),
         }
 
 
@@ -124,7 +136,7 @@ class Stage:
         self.expected = _differentiate(outputs, exact, self._gradients) if case.backward else outputs
 
     def pace(self) -> tuple[str, Contender]:
-        return "copy", self.copy()
+        return arithmetic.pace(self.case.dtype, self.case.device) if self.case.flops else ("copy", self.copy())
 
     def copy(self) -> Contender:
         """`out.copy_(x)` on CPU, `clone()` on a GPU: a map read and a map written."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Iterable
 
 from . import machine
-from .contenders import Case
 from .measure import Measurement
 
 
@@ -25,7 +24,7 @@ def report(measurements: Iterable[Measurement], complete: bool, **settings) -> d
 
 
 def _measurement(measurement):
-    pace, work = ("copy", "bytes") if isinstance(measurement.case, Case) else ("multiply_adds", "flops")
+    pace, work = ("copy", "bytes") if measurement.paced_by == "copy" else ("multiply_adds", "flops")
     return {
         **measurement.case.facts(),
         "remarks": list(measurement.remarks),
@@ -56,7 +55,7 @@ def _entry(measurement, entry):
 
 
 def _standing(measurement, layout):
-    paced = {"copies": measurement.copies(layout)} if isinstance(measurement.case, Case) else {}
+    paced = {"copies": measurement.copies(layout)} if measurement.paced_by == "copy" else {}
     return {
         **paced,
         "of_limit": measurement.of_limit(layout),

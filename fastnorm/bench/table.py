@@ -7,11 +7,11 @@ from .measure import LEFT_OUT, Measurement
 
 TEXT_COLUMNS = 3  # The rest are numbers.
 HEADER = (
-    "pass", "shape", "layout", "copy GB/s", "time", "copies", "of limit", "memory", *(f"vs {rival}" for rival in RIVALS)
+    "pass", "shape", "layout", "pace", "time", "copies", "of limit", "memory", *(f"vs {rival}" for rival in RIVALS)
 )  # fmt: skip
 LEGEND = (
-    "copies: how often the map could be copied in that time. of limit: part of the copy's rate, on the bytes that must "
-    "be moved. memory: allocated at most during the call, in maps. vs: how many times faster than the rival in its "
+    "pace: a copy of the map, or of products of matrices torch's fastest. copies: how often the map could be copied in "
+    "that time. of limit: part of the pace, on the bytes that must be moved or the flops that must be done. memory: allocated at most during the call, in maps. vs: how many times faster than the rival in its "
     "better layout."
 )
 
@@ -37,14 +37,14 @@ def rows(measurements: Iterable[Measurement]) -> list[tuple[str, ...]]:
 
 def _row(measurement, layout):
     case, entry = measurement.case, measurement.of(FASTNORM, layout)
-    right = entry.timing is not None
+    right, copies = entry.timing is not None, measurement.paced_by == "copy"
     return (
         case.direction,
         dimensions(case.shape),
         layout,
-        f"{measurement.rate / 1e9:.1f}",
+        f"{measurement.rate / 1e9:.3g} {'GB/s' if copies else 'GFLOP/s'}",
         duration(entry.timing.median) if right else entry.problem,
-        f"{measurement.copies(layout):.2f}" if right else "",
+        (f"{measurement.copies(layout):.2f}" if copies else "-") if right else "",
         f"{measurement.of_limit(layout):.0%}" if right else "",
         f"{entry.peak_bytes / (case.copy_bytes / 2):.2f}" if right else "",
         *(_ratio(measurement, rival, layout) for rival in RIVALS),

@@ -13,5 +13,7 @@ def batched_product(a: Tensor, b: Tensor) -> Tensor:
     if backends.which("dynamic_conv2d", b.device.type) != "cpu":
         with torch.autocast(b.device.type, enabled=False):
             return a @ b
+    if 0 in (*a.shape, b.shape[2]):
+        return b.new_zeros(a.shape[0], a.shape[1], b.shape[2])
     samples = zip(a.split(1), b.split(1))
     return torch.cat([dynamic_conv2d.dynamic_conv2d(map, filters.unsqueeze(-1)) for filters, map in samples])

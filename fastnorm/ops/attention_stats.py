@@ -26,8 +26,9 @@ WEIGHTS_AT_A_TIME = 1 << 21
 
 
 def attention_stats(query, key, value, scale=1.0, min_var=0.0, return_std=True):
-    mean, std, _ = _forward(query, key, value, scale, min_var, return_std)
-    return (mean, std) if return_std else mean
+    mean, std = _forward(query, key, value, scale, min_var, return_std)
+    mean = mean.to(query.dtype)
+    return (mean, std.to(query.dtype)) if return_std else mean
 
 
 def reference(query, key, value, scale=1.0, min_var=0.0, return_std=True):
@@ -59,7 +60,7 @@ def backward_formula(grad_mean, grad_std, query, key, value, scale, min_var):
         return tuple(map for map in found if map is not None)
 
     _, pull_back = torch.func.vjp(of_maps, query, key, value)
-    return pull_back(tuple(widen(grad) for grad in (grad_mean, grad_std) if grad is not None))
+    return pull_back(tuple(grad for grad in (grad_mean, grad_std) if grad is not None))
 
 
 def _scores(query, key, scale):
@@ -80,29 +81,24 @@ def _map_of(positions, query):
     return positions.reshape(*positions.shape[:2], *query.shape[2:])
 
 
-# The operator. Beside the result, the logarithm of each query's sum, for the backward.
+# The operator. Its results are wide: the backward needs their digits.
 
 
 def _definition(query, key, value, scale, min_var, need_std):
-    mean, std, sums = _fake(query, key, value, scale, min_var, need_std)
-    found_mean, found_std = formula(query, key, value, scale, min_var, need_std)
-    return store_like(mean, found_mean), store_like(std, found_std), store_like(sums, _scores(query, key, scale).logsumexp(1))
+    settings = scale, min_var, need_std
+    return tuple(map(store_like, _fake(query, key, value, *settings), formula(query, key, value, *settings)))
 
 
 def _fake(query, key, value, scale, min_var, need_std):
     shape = query.shape[0], value.shape[1], *query.shape[2:]
-    mean = query.new_empty(shape).contiguous(memory_format=memory_format(query))
-    return (
-        mean,
-        torch.empty_like(mean) if need_std else query.new_empty(0),
-        query.new_empty((shape[0], query.shape[2:].numel()), dtype=wide_dtype(query)),
-    )
+    mean = query.new_empty(shape, dtype=wide_dtype(query)).contiguous(memory_format=memory_format(query))
+    return mean, torch.empty_like(mean) if need_std else mean.new_empty(0)
 
 
 _forward_kernel = define(
     "attention_stats",
     "(Tensor query, Tensor key, Tensor value, float scale, float min_var, bool need_std)"
-    " -> (Tensor mean, Tensor std, Tensor log_sum)",
+    " -> (Tensor mean, Tensor std)",
     _definition,
     _fake,
 )
@@ -113,30 +109,25 @@ _forward_kernel = define(
 # less its weighted mean over keys.
 
 
-def _backward_definition(grad_mean, grad_std, query, key, value, mean, std, log_sum, scale, min_var):
-    gradients = _backward_fake(grad_mean, grad_std, query, key, value, mean, std, log_sum, scale, min_var)
-    if 0 in query.shape or 0 in value.shape:
-        return tuple(gradient.zero_() for gradient in gradients)
+def _backward_definition(grad_mean, grad_std, query, key, value, mean, std, scale, min_var):
+    gradients = _backward_fake(grad_mean, grad_std, query, key, value, mean, std, scale, min_var)
     queries, keys = (widen(map).flatten(2) for map in (query, key))
     centre, centred = _centred(value)
-    of_mean, mean_found = widen(grad_mean).flatten(2), widen(mean).flatten(2) - centre
-    channels, weighted, of_weighted = centred, mean_found, of_mean
+    of_mean, mean_found = grad_mean.flatten(2), mean.flatten(2) - centre
+    channels, of_weighted = centred, of_mean
     if grad_std is not None:
-        std = widen(std).flatten(2)
-        of_square = torch.where(std <= _stored(min_var**0.5, query), 0.0, widen(grad_std).flatten(2) / (2 * std))
+        std = std.flatten(2)
+        of_square = torch.where(std <= _stored(min_var**0.5, std), 0.0, grad_std.flatten(2) / (2 * std))
         channels = torch.cat([centred, centred.square()], 1)
-        weighted = torch.cat([mean_found, std.square() + mean_found.square()], 1)
         of_weighted = torch.cat([of_mean - 2 * mean_found * of_square, of_square], 1)
-    through_all = (weighted * of_weighted).sum(1, keepdim=True)
 
     grad_queries, grad_keys, grad_channels = [], torch.zeros_like(keys), torch.zeros_like(channels)
     at_a_time = max(1, WEIGHTS_AT_A_TIME // keys.shape[2])
     for first in range(0, queries.shape[2], at_a_time):
         some = slice(first, first + at_a_time)
-        scores = batched_product(keys.transpose(1, 2), queries[..., some] * scale)
-        weights = (scores - log_sum[:, None, some]).exp_()
-        grad_scores = batched_product(channels.transpose(1, 2), of_weighted[..., some])
-        grad_scores = (grad_scores - through_all[..., some]) * weights * scale
+        weights = batched_product(keys.transpose(1, 2), queries[..., some] * scale).softmax(1)
+        grad_weights = batched_product(channels.transpose(1, 2), of_weighted[..., some])
+        grad_scores = (grad_weights - (grad_weights * weights).sum(1, keepdim=True)) * weights * scale
         grad_queries.append(batched_product(keys, grad_scores))
         grad_keys = grad_keys + batched_product(queries[..., some], grad_scores.transpose(1, 2))
         grad_channels = grad_channels + batched_product(of_weighted[..., some], weights.transpose(1, 2))
@@ -153,13 +144,13 @@ def _stored(number, map):
     return torch.tensor(number, dtype=map.dtype).item()
 
 
-def _backward_fake(grad_mean, grad_std, query, key, value, mean, std, log_sum, scale, min_var):
+def _backward_fake(grad_mean, grad_std, query, key, value, mean, std, scale, min_var):
     return tuple(torch.empty_like(map, memory_format=memory_format(map)) for map in (query, key, value))
 
 
 _backward_kernel = define(
     "attention_stats_backward",
-    "(Tensor grad_mean, Tensor? grad_std, Tensor query, Tensor key, Tensor value, Tensor mean, Tensor std, Tensor log_sum,"
+    "(Tensor grad_mean, Tensor? grad_std, Tensor query, Tensor key, Tensor value, Tensor mean, Tensor std,"
     " float scale, float min_var) -> (Tensor grad_query, Tensor grad_key, Tensor grad_value)",
     _backward_definition,
     _backward_fake,
@@ -168,30 +159,28 @@ _backward_kernel = define(
 
 def _save(ctx, inputs, output):
     *maps, ctx.scale, ctx.min_var, ctx.need_std = inputs
-    _, _, log_sum = output
-    ctx.mark_non_differentiable(log_sum)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*maps, *output)
 
 
-def _differentiate(ctx, grad_mean, grad_std, grad_log_sum):
-    *maps, mean, std, log_sum = ctx.saved_tensors
+def _differentiate(ctx, grad_mean, grad_std):
+    *maps, mean, std = ctx.saved_tensors
     if grad_mean is None and grad_std is None:
         return (None,) * 6
     if grad_mean is None:
         grad_mean = torch.zeros_like(mean)
-    return *_backward(grad_mean, grad_std, *maps, mean, std, log_sum, ctx.scale, ctx.min_var), None, None, None
+    return *_backward(grad_mean, grad_std, *maps, mean, std, ctx.scale, ctx.min_var), None, None, None
 
 
 def _save_backward(ctx, inputs, output):
-    grad_mean, grad_std, query, key, value, _, _, _, *ctx.settings = inputs
+    grad_mean, grad_std, query, key, value, _, _, *ctx.settings = inputs
     ctx.save_for_backward(grad_mean, grad_std, query, key, value)
     ctx.set_materialize_grads(False)
 
 
 def _differentiate_backward(ctx, *gradients):
     found = gradient_of(lambda *tensors: backward_formula(*tensors, *ctx.settings), ctx.saved_tensors, gradients)
-    return *found, None, None, None, None, None
+    return *found, None, None, None, None
 
 
 _forward = differentiable(_forward_kernel, _definition, _save, _differentiate)
@@ -200,8 +189,7 @@ _backward = differentiable(_backward_kernel, _backward_definition, _save_backwar
 
 def _samples(make, shape):
     n, c = shape[:2]
-    # Scores of about 1, as of queries that are normalised and divided by the root of their channels.
-    scale = max(c, 1) ** -0.5
+    scale = 0.2  # Of 25 channels, scores of about 1.
     query, key, value = make(*shape), make(n, c, 5, 6), make(n, 7, 5, 6)
     yield Sample("scaled", (query, key, value), dict(scale=scale))
     yield Sample("plain attention", (query, key, value), dict(scale=scale, return_std=False))
@@ -213,7 +201,7 @@ OPERATOR = Operator(
     attention_stats,
     reference,
     _samples,
-    kernels=("attention_stats",),
+    kernels=("attention_stats", "attention_stats_backward"),
     maps=2,
     backward_maps=3,
     flops=6,

@@ -61,7 +61,9 @@ def hands_on(operator):
 
 
 def filters_of(call, sample):
-    """What a convolution takes beside its map that is more than a number per channel: filters, or a weight of them."""
+    """What has the type of the map beside it: filters, or a weight of them; keys and values."""
+    if call.operator.name == "attention_stats":
+        return tensors(sample)[1:]
     if not any(kernel.startswith("dynamic_") for kernel in call.operator.kernels):
         return []
     return [tensor for tensor in tensors(sample)[1:] if tensor.dim() > 2]

@@ -93,6 +93,8 @@ def test_forward_takes_its_output_and_numbers_per_plane(call, layout):
 def test_backward_takes_its_gradients_and_numbers_per_plane(call, layout):
     if backend(call.operator) == "definition":
         pytest.skip("definitions take what they like")
+    if call.operator.name == "attention_stats":
+        pytest.skip("takes weights of a few queries, see test_attention_stats.py")
     n, c = 2, 16
     sample, inputs = leaves(call.sample((n, c, 128, 128)).map(layout))
     outputs = run(call.operator.run, sample)

@@ -12,6 +12,7 @@ int main() {
       check_norms(element);
       check_convolutions(element);
       check_upsamplings(element);
+      check_attention(element);
     }
     std::printf("%s: checked\n", *isa);
   }

@@ -1,0 +1,66 @@
+// Positions of a map, of many channels each, between memory and rows in cache: one row for each channel.
+
+#pragma once
+
+#include <type_traits>
+
+#include "rows.h"
+
+namespace fastnorm::FASTNORM_ISA {
+
+// One sample.
+template <class T>
+struct Positions {
+  using W = Wide<std::remove_const_t<T>>;
+
+  T* data;
+  int64_t channels, size;
+  bool channels_last;
+
+  template <class E>
+  Positions(const Planes& planes, E* map, int64_t sample)
+      : data(static_cast<T*>(map) + sample * planes.channels * planes.size),
+        channels(planes.channels),
+        size(planes.size),
+        channels_last(planes.channels_last) {}
+
+  // Rows of `count` positions, of channels from `channel` to `end`, `stride` apart: times `scale`.
+  void read(int64_t channel, int64_t end, int64_t first, int64_t count, W scale, W* rows, int64_t stride) const {
+    const Vector<W> factor = broadcast(scale);
+    if (!channels_last) {
+      for (int64_t c = channel; c < end; ++c, rows += stride) {
+        const T* from = data + c * size + first;
+        for_each_vector<W>(0, count, [&](int64_t i, auto part) { store(rows + i, load(from + i, part) * factor, part); });
+      }
+      return;
+    }
+    for_each_square<W>(count, end - channel, [&](int64_t c, int width, int64_t x, int length) {
+      Vector<W> square[lanes<W>] = {};
+      for (int i = 0; i < length; ++i) square[i] = load(at(channel + c, first + x + i), width) * factor;
+      transpose<W>(square);
+      for (int i = 0; i < width; ++i) store(rows + (c + i) * stride + x, square[i], length);
+    });
+  }
+
+  // The same way back, of all channels.
+  void write(int64_t first, int64_t count, const W* rows, int64_t stride) const {
+    if (!channels_last) {
+      for (int64_t c = 0; c < channels; ++c, rows += stride) {
+        T* to = data + c * size + first;
+        for_each_vector<W>(0, count, [&](int64_t i, auto part) { store(to + i, load(rows + i, part), part); });
+      }
+      return;
+    }
+    for_each_square<W>(count, channels, [&](int64_t c, int width, int64_t x, int length) {
+      Vector<W> square[lanes<W>] = {};
+      for (int i = 0; i < width; ++i) square[i] = load(rows + (c + i) * stride + x, length);
+      transpose<W>(square);
+      for (int i = 0; i < length; ++i) store(at(c, first + x + i), square[i], width);
+    });
+  }
+
+ private:
+  T* at(int64_t channel, int64_t position) const { return data + position * channels + channel; }
+};
+
+}  // namespace fastnorm::FASTNORM_ISA
