@@ -114,3 +114,20 @@ def test_another_then():
     compiled = torch.compile(FORMS["residual block"].make(), backend="fastnorm", options={"then": "fast"})
     with pytest.raises(Exception, match="fastnorm backend: then: expected one of inductor, eager, got 'fast'"):
         compiled(randn(2, 6, 5, 5))
+
+
+def test_a_rate_of_dropout_that_changes():
+    """It is a number at first, and then an argument of the graph."""
+
+    def function(x, rate):
+        return F.dropout(F.instance_norm(x), rate)
+
+    compiled, x = torch.compile(function, backend="fastnorm", options=EAGER), randn(2, 3, 6, 5)
+    for rate in (0.1, 0.3, 0.6):
+        found, expected = (seeded(call, x, rate) for call in (compiled, function))
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def seeded(call, *args):
+    torch.manual_seed(0)
+    return call(*args)
