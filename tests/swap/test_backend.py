@@ -35,6 +35,7 @@ def test_systems(name, rewritten):
     model.named_parameters = model._orig_mod.named_parameters  # Under the names of the original.
     assert_right(model, system.make_tiny, system.tiny_inputs(torch.float32))
     assert len(rewritten) == 2  # With gradients, and without.
+    assert all("attention_stats" in graph.code for graph in rewritten) == (name == "adaattn")
 
 
 def test_functions(rewritten):
@@ -47,7 +48,7 @@ def test_functions(rewritten):
         torch.testing.assert_close(compiled(content, style), adain(content, style), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["residual block", "norm planes", "F.interpolate pad conv", "filters groups padded", "SPADE"])
+@pytest.mark.parametrize("name", ["residual block", "norm planes", "F.interpolate pad conv", "filters groups padded", "SPADE", "SANet"])
 def test_sizes_that_change_are_captured_twice(name, rewritten):
     form = FORMS[name]
     model = form.make()
