@@ -2,6 +2,7 @@
 
 import sys
 
+from .adaattn import AdaAttN
 from .adaconv import AdaConv2d, AdaConvFilter, KernelPredictor
 from .adain import AdaIN
 from .chain import Chain
@@ -13,12 +14,14 @@ from .instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 from .layer_instance_norm import LayerInstanceNorm2d
 from .reflection_pad import ReflectionPad1d, ReflectionPad2d, ReflectionPad3d
 from .residual import Residual
+from .sanet import SANet
 from .spatially_adaptive_dynamic_instance_norm import SpatiallyAdaptiveDynamicInstanceNorm
 from .spatially_adaptive_norm import SpatiallyAdaptiveNorm2d
 from .upsample_conv2d import UpsampleConv2d
 from .upsample_pad import UpsamplePad2d
 
 __all__ = [
+    "AdaAttN",
     "AdaConv2d",
     "AdaConvFilter",
     "AdaIN",
@@ -40,6 +43,7 @@ __all__ = [
     "ReflectionPad2d",
     "ReflectionPad3d",
     "Residual",
+    "SANet",
     "SpatiallyAdaptiveDynamicInstanceNorm",
     "SpatiallyAdaptiveNorm2d",
     "UpsampleConv2d",

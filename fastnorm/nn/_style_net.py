@@ -36,16 +36,18 @@ class StyleNet(nn.Module):
         return self.last(average_pool(self.first(style).relu(), self.size))
 
 
-def check_style_map(module: nn.Module, style: Tensor, channels: int, size: tuple, dtype: torch.dtype) -> Tensor:
+def check_style_map(
+    module: nn.Module, style: Tensor, channels: int, size: tuple, dtype: torch.dtype, argument: str = "style"
+) -> Tensor:
     """A style (N, C, h, w) or (C, h, w), of the weights' type and no smaller than `size`; with its batch."""
     name = type(module).__name__
-    style, _, _ = to_batch(module, style, None, 2, channels, "style")
-    check_tensor(name, "style", style)
+    style, _, _ = to_batch(module, style, None, 2, channels, argument)
+    check_tensor(name, argument, style)
     if style.shape[2] < size[0] or style.shape[3] < size[1]:
         at_least, got = (" x ".join(map(str, sizes)) for sizes in (size, style.shape[2:]))
-        raise ValueError(f"{name}: style: expected a map of at least {at_least}, got {got}")
+        raise ValueError(f"{name}: {argument}: expected a map of at least {at_least}, got {got}")
     if style.dtype != dtype and not autocasts(style):
-        raise TypeError(f"{name}: style: expected the weights' type {dtype}, got {style.dtype}")
+        raise TypeError(f"{name}: {argument}: expected the weights' type {dtype}, got {style.dtype}")
     return style
 
 

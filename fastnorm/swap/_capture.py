@@ -8,14 +8,18 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.node import map_aggregate
 
+from .. import functional
 from ..nn._recognise import hooks_of
+from ._attention import written_out
 from ._in_place import may_change
+from ._parts import name_of
 from ._rewrite import Choices, Fused, rewrite
 from ._volumes import has_volumes
 
@@ -40,6 +44,11 @@ class Piece:
     @property
     def fused(self) -> list[Fused]:
         return [module for module in self.after.children() if isinstance(module, Fused)]
+
+    @property
+    def attentions(self) -> set[str]:
+        """Names of those that are exchanged."""
+        return {name_of(node) for node in self.after.graph.nodes if node.target is functional.attention_stats}
 
     @property
     def has_volumes(self) -> bool:
@@ -258,8 +267,8 @@ class _Layers(Interpreter):
             args, kwargs = self.fetch_args_kwargs_from_env(node)
             apart = _copied if may_change(node) else _apart
 
-            def call():
-                return getattr(self, node.op)(node.target, map_aggregate(args, apart), kwargs)
+            def call(target=node.target):
+                return getattr(self, node.op)(target, map_aggregate(args, apart), kwargs)
 
             self._on_call(node, call)
         return super().run_node(node)
@@ -281,16 +290,21 @@ OURS, TORCH = False, True
 
 
 def choose_torch(piece: Piece, seconds: float) -> set[str]:
-    """The names of those layers whose convolution is slower here than torch's, and less of it does not count."""
+    """The names of the layers whose convolution or attention is slower here than torch's; a little slower does not count."""
     slower = set()
 
+    def is_slower(calls):
+        found = in_turns({who: with_gradients(call) for who, call in calls.items()}, seconds, most=9)
+        return found[TORCH] < 0.95 * found[OURS]
+
     def compare(node, call):
+        if node.target is functional.attention_stats and is_slower({OURS: call, TORCH: partial(call, written_out)}):
+            slower.add(name_of(node))
         module = piece.after.get_submodule(node.target) if node.op == "call_module" else None
         if not isinstance(module, Fused) or not module.has_choice:
             return
         module.with_gradients = torch.is_grad_enabled()
-        found = in_turns({who: with_gradients(_chosen(module, who, call)) for who in (OURS, TORCH)}, seconds, most=9)
-        module.by_torch = found[TORCH] < 0.95 * found[OURS]
+        module.by_torch = is_slower({who: _chosen(module, who, call) for who in (OURS, TORCH)})
         if module.by_torch:
             slower.add(module.name)
 

@@ -37,8 +37,9 @@ _MAKERS = {
     F.instance_norm, F.batch_norm, F.layer_norm, F.group_norm, F.linear, torch._C._nn.linear, torch.cat, torch.bmm,
     torch.matmul, torch.relu, torch.sigmoid, torch.tanh, torch.add, torch.mul, torch.sub, torch.div, F.sigmoid, F.tanh,
     F.gelu, F.avg_pool2d, F.max_pool2d, torch.max_pool2d, operator.add, operator.sub, operator.mul, operator.truediv,
-    operator.matmul, functional.instance_norm, functional.dynamic_conv2d, functional.layer_instance_norm, layer_norm,
-    functional.spatially_adaptive_norm, *_METHODS, *_OUT_OF_PLACE.values(), *_WITH_ARGUMENT,
+    operator.matmul, torch.softmax, F.softmax, "softmax", functional.instance_norm, functional.dynamic_conv2d,
+    functional.layer_instance_norm, layer_norm, functional.spatially_adaptive_norm, *_METHODS, *_OUT_OF_PLACE.values(),
+    *_WITH_ARGUMENT,
 }  # fmt: skip
 
 
@@ -64,11 +65,15 @@ def make_out_of_place(graph: Graph) -> None:
 def _skip_dropouts(graph):
     """Those that drop nothing may hand on their very input; where nobody else reads that, whether they do is all the same."""
     for node in list(graph.nodes):
-        if node.target in _DROPOUTS and not node.kwargs and len(node.args) > 2 and not (node.args[1] and node.args[2]):
+        if node.target in _DROPOUTS and node.args and not _drops(*node.args, **node.kwargs):
             dropped = node.args[0]
             if dropped.target in _MAKERS and len(dropped.users) == 1:
                 node.replace_all_uses_with(dropped)
                 graph.erase_node(node)
+
+
+def _drops(input, p=0.5, training=True, inplace=False):
+    return p and training
 
 
 _DROPOUTS = F.dropout, F.dropout2d, F.dropout3d
@@ -115,6 +120,8 @@ def may_change(node: Node) -> bool:
     if isinstance(node.target, torch._ops.OpOverload):
         return node.target._schema.is_mutable
     name, module = getattr(node.target, "__name__", "_"), getattr(node.target, "__module__", None) or ""
+    if node.target is getattr:
+        return False
     if node.target in _OUT_OF_PLACE or name.endswith("_") or any(map(node.kwargs.get, ("out", "inplace"))):
         return True
     if module == "_operator":
@@ -122,6 +129,16 @@ def may_change(node: Node) -> bool:
     # Inlined bodies, operators of others, and switches such as that of gradients.
     switches = "enable" in name or "autocast" in name
     return switches or not module.startswith(("torch", "fastnorm", "math")) or bool(_asks_for_it(node))
+
+
+def is_changed(node: Node) -> bool:
+    """Whether anything may write into its tensor, or into a view of it."""
+    views = [node]
+    for view in views:
+        if any(map(may_change, view.users)):
+            return True
+        views += [user for user in view.users if not _makes(user) and user not in views]
+    return False
 
 
 def mark_epochs(graph: Graph) -> None:

@@ -7,6 +7,7 @@ raises `Unfused` with the reason why the call stays. `RULES` has them by functio
 from __future__ import annotations
 
 import operator
+import re
 from dataclasses import dataclass
 from inspect import signature
 from typing import NamedTuple
@@ -75,6 +76,18 @@ def value(node) -> torch.Tensor:
     if not isinstance(found, torch.Tensor):
         raise Unfused("it takes no tensor")
     return found
+
+
+def name_of(node: Node) -> str:
+    """The path of the module that the call stands in, with the name of the call where the module is more than that."""
+    if "layer" in node.meta:
+        return node.meta["layer"]
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    if not stack:
+        return node.name
+    path, kind = stack[-1]
+    path = ".".join(re.findall(r"\w+", re.sub(r"^L\['\w+'\]|_modules|_orig_mod", "", path)))
+    return path if kind.__module__.startswith("torch.nn") else f"{path}: {node.name}".removeprefix(": ")
 
 
 def reshaped(graph: Graph, tensor: Node, shape: tuple[int, ...]) -> Node:
@@ -273,7 +286,7 @@ def _add(input, other, *, alpha=1):
 
 
 def _dropout(input, p=0.5, training=True, inplace=False):
-    if training and p > 0:
+    if training and p != 0:
         raise Unfused("it is random in training")
     return Reading(input, ())
 

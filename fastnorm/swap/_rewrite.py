@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import re
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -15,17 +14,18 @@ from ..nn._planner import Planner, Skip, Stream
 from ..nn._recognise import Sum, Unfused
 from ..nn._steps import Call, Convolve, Entering, Entry, Layer, ScaleShift, Step
 from ..ops import norm_conv2d
+from ._attention import recognise_attention
 from ._in_place import Sweep, make_out_of_place, mark_epochs, may_change
 from ._norms import recognise_norms
-from ._parts import Operands, reading_of
+from ._parts import Operands, name_of, reading_of
 from ._samples import recognise_samples
 from ._volumes import put_volumes_channels_last
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What was found by measuring: names of the layers whose convolution stays torch's, None where nothing was measured;
-    whether that was with gradients; and whether volumes are brought to channels_last.
+    """What was found by measuring: names of the layers whose convolution or attention stays torch's, None where nothing
+    was measured; whether that was with gradients; and whether volumes are brought to channels_last.
     """
 
     by_torch: frozenset[str] | None = None
@@ -49,6 +49,7 @@ def rewrite(module: GraphModule, choices: Choices = Choices()) -> GraphModule:
     make_out_of_place(graph)
     mark_epochs(graph)
     recognise_samples(graph, sweep)
+    recognise_attention(graph, sweep, choices.by_torch or frozenset())
     recognise_norms(graph, sweep)
     make_out_of_place(graph)
     sweep()
@@ -162,16 +163,6 @@ class _Reader:
 
 def _asks_size(node):
     return node.op == "call_method" and node.target in ("size", "dim")
-
-
-def name_of(node: Node) -> str:
-    """The path of the module that the call stands in, with the name of the call where the module is more than that."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    if not stack:
-        return node.name
-    path, kind = stack[-1]
-    path = ".".join(re.findall(r"\w+", re.sub(r"^L\['\w+'\]|_modules|_orig_mod", "", path)))
-    return path if kind.__module__.startswith("torch.nn") else f"{path}: {node.name}".removeprefix(": ")
 
 
 @dataclass(frozen=True)
@@ -288,7 +279,7 @@ class _Writer:
         for step in steps:
             if isinstance(step, Copy):
                 self._nodes[step.output] = self._copied(step.node, step.maps)
-                self._nodes[step.output].meta["reason"] = step.reason
+                self._nodes[step.output].meta.setdefault("reason", step.reason)
             elif isinstance(step, Call):
                 node = step.layer.module.node
                 operands = zip(node.all_input_nodes, [step.input])

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from .._table import aligned
 from ._capture import Capture, Piece, in_turns, is_ours, seconds_by_call, undisturbed, with_gradients
 from ._classes import Swapped
-from ._rewrite import Fused, layers_of, name_of
+from ._parts import name_of
+from ._rewrite import Fused, layers_of
 from .swap import (
     LEAST_GAIN,
     MODEL_SECONDS,
@@ -226,7 +227,9 @@ def _function(node):
     return str(node.target) if node.op != "call_function" else getattr(node.target, "__name__", str(node.target))
 
 
-_TRIVIAL = ("getitem", "size", "view", "reshape", "expand", "expand_as", "contiguous", "unsqueeze", "add", "sub")
+_TRIVIAL = (
+    "getitem", "size", "view", "reshape", "expand", "expand_as", "contiguous", "unsqueeze", "transpose", "permute", "add", "sub",
+)  # fmt: skip
 
 
 # Of modules, without a call.

@@ -202,6 +202,12 @@ def _capture(model, args, channels_last):
     pieces = capture.recorded(model, *args)
     by_torch = frozenset().union(*(choose_torch(piece, LAYER_SECONDS) for piece in pieces))
     capture.choices = Choices(by_torch, torch.is_grad_enabled(), channels_last)
+    if any(by_torch & piece.attentions for piece in pieces):
+        # As they were written, they are captured anew.
+        capture = Capture(type(model).forward, capture.choices)
+        pieces = capture.recorded(model, *args)
+        for piece in pieces:
+            piece.release()
     return capture, pieces
 
 

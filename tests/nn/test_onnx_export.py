@@ -1,4 +1,4 @@
-"""Modules of dynamic convolution and of padding in ONNX: one file for any batch and any size, with the same numbers in ONNX Runtime."""
+"""Modules of dynamic convolution, of attention and of padding in ONNX: one file for any batch and any size, with the same numbers in ONNX Runtime."""
 
 import warnings
 
@@ -94,6 +94,24 @@ class Padded(torch.nn.Module):
         return (torch.randn(n, 4, *content_size),)
 
 
+class Attended(torch.nn.Module):
+    """A content by what it attends to in a style: AdaAttN, then SANet."""
+
+    dimensions = dict(content=dict(n=0, h=2, w=3), style=dict(n=0, style_h=2, style_w=3))
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.AdaAttN(4, key_planes=8), nn.SANet(4)
+
+    def forward(self, content, style):
+        keys = (torch.cat([map, map.square()], 1) for map in (content, style))
+        return self.second(self.first(content, style, *keys), style)
+
+    @staticmethod
+    def inputs(n, content_size, style_size):
+        return torch.randn(n, 4, *content_size), torch.randn(n, 4, *style_size)
+
+
 def by_export(model, inputs, file):
     """torch's exporter of today, which finds the references by itself."""
     pytest.importorskip("onnxscript", reason="pip install onnx onnxscript onnxruntime")
@@ -122,10 +140,12 @@ def by_trace(model, inputs, file):
         (Stylised, by_export),
         (ByFilter, by_export),
         (Padded, by_export),
+        (Attended, by_export),
         pytest.param(Variants, by_export, marks=pytest.mark.long),
         (Stylised, by_trace),
         (ByFilter, by_trace),
         (Padded, by_trace),
+        (Attended, by_trace),
         (Variants, by_trace),
     ],
     ids=lambda value: value.__name__,

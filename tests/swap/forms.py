@@ -1,8 +1,8 @@
 """The slow layers in every form in which existing models write them, each as a small model of plain torch.
 
 `FORMS`, at the end, names them all, with inputs and with what should come out of each. The order is that of the layers:
-norms, adaptive norms, convolutions of padded and of upsampled maps, filters per sample, blends of norms; then what looks
-like one of them and is not, and what nobody may touch.
+norms, adaptive norms, convolutions of padded and of upsampled maps, filters per sample, blends of norms, attention; then
+what looks like one of them and is not, and what nobody may touch.
 """
 
 import functools
@@ -808,6 +808,122 @@ def spade_by_hand(x, gamma, beta, norm=norm_by_power):
     return F.leaky_relu(normalized + normalized * gamma + beta, 0.2)
 
 
+# Attention to a style, and of a map to itself.
+
+
+def by_relu(weights, value, mean):
+    return torch.sqrt(torch.relu(torch.bmm(weights, value**2) - mean**2))
+
+
+def by_clamp(weights, value, mean):
+    return (weights @ value.square() - mean * mean).clamp(min=0) ** 0.5
+
+
+def by_eps(weights, value, mean):
+    return (F.relu(torch.bmm(weights, value.pow(2)) - mean.pow(2)) + 1e-5).sqrt()
+
+
+def by_eps_alone(weights, value, mean):
+    return torch.sqrt(torch.matmul(weights, value * value) - mean.square() + 1e-5)
+
+
+def variance(weights, value, mean):
+    return torch.bmm(weights, value**2) - mean**2
+
+
+def adaattn(content, style_key, style, deviation=by_relu):
+    """The mean and the deviation of a style's values (AdaAttN, Liu et al. 2021)."""
+    n, c, h, w = content.shape
+    query, key = content.view(n, c, -1).permute(0, 2, 1), style_key.view(n, c, -1).contiguous()
+    value = style.view(n, style.size(1), -1).transpose(1, 2).contiguous()
+    weights = torch.softmax(torch.bmm(query, key), dim=-1)
+    mean = torch.bmm(weights, value)
+    found = mean, deviation(weights, value, mean)
+    return tuple(tensor.view(n, h, w, -1).permute(0, 3, 1, 2).contiguous() for tensor in found)
+
+
+class SANet(nn.Module):
+    """The weighted mean of the style, added to the content (SANet, Park and Lee 2019)."""
+
+    def __init__(self, in_planes):
+        super().__init__()
+        self.f, self.g, self.h, self.out_conv = (nn.Conv2d(in_planes, in_planes, (1, 1)) for _ in range(4))
+        self.norm, self.sm = MeanVarianceNorm(), nn.Softmax(dim=-1)
+
+    def forward(self, content, style):
+        query, key, value = self.f(self.norm(content)), self.g(self.norm(style)), self.h(style)
+        n, c, h, w = query.size()
+        query = query.view(n, -1, w * h).permute(0, 2, 1)
+        n, c, h, w = key.size()
+        attention = self.sm(torch.bmm(query, key.view(n, -1, w * h)))
+        out = torch.bmm(value.view(n, -1, w * h), attention.permute(0, 2, 1))
+        n, c, h, w = content.size()
+        out = self.out_conv(out.view(n, c, h, w))
+        out += content
+        return out
+
+
+class SelfAttention(nn.Module):
+    """Of a map to itself, by a learned part (SAGAN, Zhang et al. 2019)."""
+
+    def __init__(self, channels, returns_weights=False):
+        super().__init__()
+        self.query, self.key = nn.Conv2d(channels, 2, 1), nn.Conv2d(channels, 2, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.gamma = nn.Parameter(torch.zeros(1))
+        self.returns_weights = returns_weights
+
+    def forward(self, x):
+        n, c, h, w = x.size()
+        query, key = self.query(x).view(n, -1, h * w).permute(0, 2, 1), self.key(x).view(n, -1, h * w)
+        weights = F.softmax(torch.bmm(query, key), dim=-1)
+        out = torch.bmm(self.value(x).view(n, -1, h * w), weights.permute(0, 2, 1)).view(n, c, h, w)
+        out = self.gamma * out + x
+        return (out, weights) if self.returns_weights else out
+
+
+class KeysFirst(nn.Module):
+    """The same with weights (N, keys, queries), by 1-D convolutions and of pooled keys (BigGAN, Brock et al. 2019)."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.query, self.key, self.value = (nn.Conv1d(channels, width, 1, bias=False) for width in (3, 3, channels))
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        flat = x.view(*x.size()[:2], -1)
+        pooled = F.max_pool1d(flat, 2)
+        weights = F.softmax(torch.bmm(self.key(pooled).transpose(1, 2), self.query(flat)), dim=1)
+        return (self.gamma * torch.bmm(self.value(pooled), weights) + flat).view(*x.size()).contiguous()
+
+
+class NonLocal(nn.Module):
+    """Positions before channels, scores scaled, a dropout (Wang et al. 2018)."""
+
+    def __init__(self, channels, inner=4, dropout=0.3):
+        super().__init__()
+        self.theta, self.phi, self.g = (nn.Conv2d(channels, inner, 1) for _ in range(3))
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Conv2d(inner, channels, 1)
+
+    def forward(self, x):
+        n, inner = x.size(0), self.theta.out_channels
+        theta, phi, g = (conv(x).flatten(2) for conv in (self.theta, self.phi, self.g))
+        scores = torch.matmul(theta.transpose(-2, -1), phi) / inner**0.5
+        y = self.dropout(scores.softmax(dim=-1)) @ g.mT
+        return self.out(y.permute(0, 2, 1).contiguous().view(n, inner, *x.shape[2:])) + x
+
+
+def attention_of_rows(query, key, value, scale=0.25):
+    """(N, L, C) all three, as of language; what is returned is what the product makes."""
+    return torch.bmm(F.softmax(scale * query @ key.transpose(-1, -2) * 2, -1), value)
+
+
+def attention_by_einsum(query, key, value):
+    scores = torch.einsum("nci, ncj -> nij", query.flatten(2), key.flatten(2)) * 0.5
+    return torch.einsum("nij,ndj->ndi", scores.softmax(2), value.flatten(2))
+
+
 # What looks like one of these forms, and computes something else.
 
 
@@ -866,6 +982,49 @@ class PadWithOnes(nn.Module):
 def upsample_by_a_fraction(channels):
     """Nearest, but by no whole factor."""
     return nn.Sequential(nn.Upsample(scale_factor=1.5), nn.Conv2d(channels, channels, 3, padding=1))
+
+
+def attention_of_lines(query, key, value):
+    """Weights of queries, over which it adds, too."""
+    return torch.bmm(F.softmax(torch.bmm(query.flatten(2).mT, key.flatten(2)), 1), value.flatten(2).mT)
+
+
+def attention_of_samples(query, key, value):
+    return torch.bmm(F.softmax(torch.bmm(query.flatten(2).mT, key.flatten(2)), 0), value.flatten(2).mT)
+
+
+def attention_with_mask(query, key, value):
+    """Only to positions that come before."""
+    scores = torch.bmm(query.flatten(2).mT, key.flatten(2))
+    mask = torch.full_like(scores, float("-inf")).triu(1)
+    return torch.bmm((scores + mask).softmax(-1), value.flatten(2).mT)
+
+
+def attention_and_scores(query, key, value):
+    scores = torch.bmm(query.flatten(2).mT, key.flatten(2))
+    return torch.bmm(scores.softmax(-1), value.flatten(2).mT), scores
+
+
+def attention_and_second_moment(query, key, value):
+    weights, value = torch.bmm(query.flatten(2).mT, key.flatten(2)).softmax(-1), value.flatten(2).mT
+    mean, second = torch.bmm(weights, value), torch.bmm(weights, value**2)
+    return mean, (second - mean**2).relu().sqrt(), second
+
+
+def deviation_of_another_mean(query, key, value, other):
+    weights, value = torch.bmm(query.flatten(2).mT, key.flatten(2)).softmax(-1), value.flatten(2).mT
+    mean = torch.bmm(weights, other.flatten(2).mT)
+    return (torch.bmm(weights, value**2) - mean**2).relu().sqrt()
+
+
+def attention_of_two_types(query, key, value):
+    """Weights and values in float64, scores not."""
+    weights = F.softmax(torch.bmm(query.flatten(2).mT, key.flatten(2)), dim=-1, dtype=torch.float64)
+    return torch.bmm(weights, value.flatten(2).mT.double()).to(value.dtype)
+
+
+def attention_by_torch(query, key, value):
+    return F.scaled_dot_product_attention(*(map.flatten(2).mT for map in (query, key, value)))
 
 
 # 8. What must be left alone, as it cannot be replaced safely.
@@ -1233,6 +1392,37 @@ BLENDED = {
     "SPADE by hand moments": calls("spatially_adaptive_norm", tensors(ODD, ODD, ODD), spade_by_hand, norm_by_moments),
 }
 
+STYLE_KEYS = (N, C, 6, 8)
+on_attention, on_rows = tensors(MAP, STYLE_KEYS, (N, 7, 6, 8)), tensors((N, 9, 4), (N, 11, 4), (N, 11, 5))
+
+ATTENTION = {
+    "AdaAttN": calls("attention_stats", on_attention, adaattn),
+    "AdaAttN clamp": calls("attention_stats", on_attention, adaattn, by_clamp),
+    "AdaAttN eps": calls("attention_stats", on_attention, adaattn, by_eps),
+    "AdaAttN eps alone": calls("attention_stats", on_attention, adaattn, by_eps_alone),
+    "AdaAttN variance": calls("attention_stats", on_attention, adaattn, variance),
+    "SANet": form("attention_stats", on_two_maps, SANet, C),
+    "self-attention": form("attention_stats", on_odd_map, SelfAttention, C),
+    "self-attention keys first": form("attention_stats", on_map, KeysFirst, C),
+    "non-local": form("attention_stats", on_map, lambda: NonLocal(C).eval()),
+    "attention of rows": calls("attention_stats", on_rows, attention_of_rows),
+    "attention einsum": calls("attention_stats", on_attention, attention_by_einsum),
+}
+
+NO_ATTENTION = {
+    "attention map returned": form(None, on_odd_map, SelfAttention, C, returns_weights=True),
+    "attention of lines": calls(None, tensors(MAP, MAP, MAP), attention_of_lines),
+    "attention of samples": calls(None, on_attention, attention_of_samples),
+    "attention with mask": calls(None, tensors(MAP, MAP, MAP), attention_with_mask),
+    "attention and scores": calls(None, on_attention, attention_and_scores),
+    "attention and second moment": calls(None, on_attention, attention_and_second_moment),
+    "deviation of another mean": calls(
+        None, tensors(MAP, STYLE_KEYS, (N, 7, 6, 8), (N, 7, 6, 8)), deviation_of_another_mean
+    ),
+    "attention of two types": calls(None, on_attention, attention_of_two_types),
+    "attention by torch": calls(None, on_attention, attention_by_torch),
+}
+
 LOOKALIKES = {
     "layer norm": calls(None, on_map, layer_norm_by_hand),
     "batch norm": calls(None, on_map, batch_norm_by_hand),
@@ -1277,6 +1467,6 @@ LEFT_ALONE = {
 }
 
 FORMS: dict[str, Form] = {
-    **MODULES, **BY_HAND, **BY_BATCH_NORM, **BY_LINEAR, **PADDED, **UPSAMPLED, **PER_SAMPLE, **BLENDED,
-    **LOOKALIKES, **LEFT_ALONE,
+    **MODULES, **BY_HAND, **BY_BATCH_NORM, **BY_LINEAR, **PADDED, **UPSAMPLED, **PER_SAMPLE, **BLENDED, **ATTENTION,
+    **NO_ATTENTION, **LOOKALIKES, **LEFT_ALONE,
 }  # fmt: skip

@@ -35,6 +35,7 @@ def test_systems(name, rewritten):
     model.named_parameters = model._orig_mod.named_parameters  # Under the names of the original.
     assert_right(model, system.make_tiny, system.tiny_inputs(torch.float32))
     assert len(rewritten) == 2  # With gradients, and without.
+    assert all("attention_stats" in graph.code for graph in rewritten) == (name == "adaattn")
 
 
 def test_functions(rewritten):
@@ -47,7 +48,7 @@ def test_functions(rewritten):
         torch.testing.assert_close(compiled(content, style), adain(content, style), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["residual block", "norm planes", "F.interpolate pad conv", "filters groups padded", "SPADE"])
+@pytest.mark.parametrize("name", ["residual block", "norm planes", "F.interpolate pad conv", "filters groups padded", "SPADE", "SANet"])
 def test_sizes_that_change_are_captured_twice(name, rewritten):
     form = FORMS[name]
     model = form.make()
@@ -114,3 +115,20 @@ def test_another_then():
     compiled = torch.compile(FORMS["residual block"].make(), backend="fastnorm", options={"then": "fast"})
     with pytest.raises(Exception, match="fastnorm backend: then: expected one of inductor, eager, got 'fast'"):
         compiled(randn(2, 6, 5, 5))
+
+
+def test_a_rate_of_dropout_that_changes():
+    """It is a number at first, and then an argument of the graph."""
+
+    def function(x, rate):
+        return F.dropout(F.instance_norm(x), rate)
+
+    compiled, x = torch.compile(function, backend="fastnorm", options=EAGER), randn(2, 3, 6, 5)
+    for rate in (0.1, 0.3, 0.6):
+        found, expected = (seeded(call, x, rate) for call in (compiled, function))
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def seeded(call, *args):
+    torch.manual_seed(0)
+    return call(*args)

@@ -18,14 +18,17 @@ WORDS = {
     "dynamic_conv2d": ["dynamic_conv_transpose2d", "conv"],
     "layer_instance_norm": ["layer-instance norm"],
     "spatially_adaptive_norm": ["spatially_adaptive_norm"],
+    "attention_stats": ["attention_stats"],
 }
 # What is left of none of them, as it is fused.
 GONE = (
     "pad", "interpolate", "conv2d", "instance_norm", "batch_norm", "group_norm", "sqrt", "rsqrt", "std_mean", "var_mean",
-    "std", "var", "relu", "leaky_relu",
+    "std", "var", "relu", "leaky_relu", "softmax", "bmm", "matmul", "einsum",
 )  # fmt: skip
-# But for these: the statistics of a style, and a layer before the padding that is none of ours; what scales filters.
+# But for these: the statistics of a style, and a layer before the padding that is none of ours; what scales filters; the root
+# of a variance to which something was added.
 LEAVES = {"modulated": ["rsqrt"], "modulated up": ["rsqrt"], "modulated down": ["rsqrt"], "modulated scaled": ["rsqrt"]}
+LEAVES |= {"AdaAttN eps": ["sqrt"], "AdaAttN eps alone": ["sqrt"]}
 LEAVES |= {"upsample bilinear pad conv": ["interpolate"], "SPADE 1d": ["interpolate", "relu"], "SPADE 3d": ["interpolate"]}
 
 
@@ -95,6 +98,9 @@ OTHER_SIZES = {
     "filters groups padded": [(4, C, 8, 9), (4, 8, C, 3, 3)],
     "AdaILN": [(3, C, 7, 5), (3, C), (3, C)],
     "SPADE": [(1, C, 8, 12), (1, 3, 4, 6)],
+    "AdaAttN": [(1, C, 5, 7), (1, C, 9, 3), (1, 4, 9, 3)],
+    "SANet": [(3, C, 7, 8), (3, C, 5, 5)],
+    "self-attention": [(1, C, 6, 4)],
 }
 
 
@@ -107,7 +113,8 @@ def test_other_sizes_come_later(name):
         assert_right(model, form.make, inputs)
 
 
-SOME = "norm planes", "AdaIN", "norm activation upsample pad conv norm", "AdaConv view", "AdaILN", "SPADE"
+SOME = "norm planes", "AdaIN", "norm activation upsample pad conv norm", "AdaConv view", "AdaILN", "SPADE", "SANet",
+SOME += "AdaAttN", "self-attention"
 
 
 @pytest.mark.parametrize("name", SOME)

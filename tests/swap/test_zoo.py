@@ -60,6 +60,9 @@ KERNELS = {
         "norm, add, reflect 1, conv 3x3", *BLOCKS[1:], "norm, add, upsample 2, reflect 2, conv 5x5",
         "layer norm, relu, upsample 2, reflect 2, conv 5x5", "layer norm, relu, reflect 3, conv 7x7, tanh",
     ],
+    "adaattn": [
+        *["norm, conv 1x1"] * 2, "conv 1x1", "attention_stats", *["transpose"] * 2, *["permute"] * 2, "norm", "mul", "add",
+    ],
     "ugatit": [
         "reflect 3, conv 7x7", *DOWN, *BLOCKS, "norm, add", "adaptive_avg_pool2d", "linear", "mul", "adaptive_max_pool2d",
         "linear", "mul", "conv 1x1, relu", "sum", "adaptive_avg_pool2d", "linear", "relu", "linear", "relu", "linear",
