@@ -129,7 +129,7 @@ IN_PLACE inline void convolve_tile(
     for (int64_t t = 0; t < taps.count; ++t) {
       const W* x = source.rows + i * source.channel_stride + taps.taps[t].offset + first * lanes<W>;
       const W* weight = weights + (i * kernel + taps.taps[t].tap) * channels;
-      if constexpr (rows == 1) {
+      if constexpr (rows == 1 && vectors <= channels) {
         Vector<W> pixels[vectors];
         unrolled<vectors>([&](int v) IN_PLACE { pixels[v] = load(x + v * lanes<W>); });
         unrolled<channels>([&](int c) IN_PLACE {
@@ -137,7 +137,7 @@ IN_PLACE inline void convolve_tile(
           unrolled<vectors>([&](int v) IN_PLACE { tile[c][v] += pixels[v] * w; });
         });
       } else {
-        // Few channels: their weights stay, and pixels pass. Both rows' pixels would not fit beside the tile.
+        // Few channels: their weights stay, and pixels pass. As many pixels would not fit beside the tile.
         Vector<W> w[channels];
         unrolled<channels>([&](int c) IN_PLACE { w[c] = broadcast(weight[c]); });
         unrolled<columns>([&](int i) IN_PLACE {
