@@ -38,9 +38,10 @@ _TRITON = {
     "dynamic_instance_norm_backward": ("dynamic_instance_norm", "backward"),
     "upsample_pad2d": ("upsample_pad2d", "forward"),
     "upsample_pad2d_backward": ("upsample_pad2d", "backward"),
+    "attention_stats": ("attention_stats", "forward"),
 }
 # Of these, the CUDA library has not.
-_NOT_IN_CUDA = ("norm_conv2d",)
+_NOT_IN_CUDA = ("norm_conv2d", "attention_stats")
 
 _PACKAGE = __package__.rpartition(".")[0]
 CUDA_LIBRARY = Path(__file__).parent.parent / "_C_cuda.so"
