@@ -16,6 +16,7 @@ VALUES = (
     pytest.param("test_triton_dynamic_conv2d.py", marks=pytest.mark.long),
     "test_triton_upsample_pad2d.py",
     "test_triton_norm_conv2d.py",
+    "test_triton_attention_stats.py",
 )
 
 

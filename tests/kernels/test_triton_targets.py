@@ -23,6 +23,7 @@ from triton.runtime.jit import JITFunction
 
 from fastnorm.kernels import (
     _launch,
+    attention_stats,
     dynamic_conv2d,
     dynamic_instance_norm,
     instance_norm,
@@ -187,6 +188,14 @@ def layer(
     return call
 
 
+def attention(channels, values, size, keys, dtype, layout, need_std=True, samples=1):
+    def call():
+        query, key = (make((samples, channels, *side), dtype, layout) for side in (size, keys))
+        attention_stats.forward(query, key, make((samples, values, *keys), dtype, layout), 1.0, 0.0, need_std)
+
+    return call
+
+
 NCHW, LAST = torch.contiguous_format, torch.channels_last
 F64, F32, BF16, F16 = torch.float64, torch.float32, torch.bfloat16, torch.float16
 LARGE, MEDIUM, SMALL = (1, 64, 512, 512), (8, 256, 64, 64), (8, 512, 16, 16)
@@ -232,6 +241,9 @@ CASES = {
     "upsampling": upsampling(MEDIUM, 2, 1, F32, NCHW, "reflect"),
     "upsampling, channels last": upsampling(MEDIUM, 2, 1, BF16, LAST, "circular"),
     "padding, volume": upsampling((1, 8, 16, 32, 32), 1, 3, F16, NCHW, "replicate"),
+    "attention": attention(448, 256, (64, 64), (64, 64), BF16, NCHW),
+    "attention, float32": attention(448, 256, (64, 64), (64, 64), F32, LAST),
+    "attention, float64": attention(19, 70, (33, 31), (13, 11), F64, NCHW),
     "upsampling, float64": upsampling((2, 3, 33, 31), 3, 2, F64, NCHW, "zeros"),
 }
 
@@ -244,6 +256,14 @@ MORE_CASES = {
     "layer, residual": layer((1, 128, 128, 128), 128, (3, 3), BF16, NCHW, maps=True),
     "layer, stride 2": layer((1, 32, 512, 512), 64, (3, 3), BF16, NCHW, stride=2, activation="silu"),
     "layer, upsampled, float32": layer((1, 64, 256, 256), 32, (3, 3), F32, NCHW, 2),
+    "attention, channels last": attention(960, 512, (64, 64), (64, 64), BF16, LAST),
+    "attention, float16": attention(1472, 512, (32, 32), (32, 32), F16, NCHW),
+    "attention, mean alone": attention(512, 512, (64, 64), (64, 64), BF16, NCHW, need_std=False, samples=4),
+    "attention, mean alone, float32": attention(512, 512, (64, 64), (64, 64), F32, NCHW, need_std=False),
+    "attention, odd": attention(19, 7, (33, 31), (13, 11), BF16, NCHW),
+    "attention, odd, float32": attention(19, 7, (33, 31), (13, 11), F32, LAST),
+    "attention, few": attention(1, 1, (3,), (2,), F16, NCHW, samples=2),
+    "attention, float64, many": attention(448, 256, (64, 64), (64, 64), F64, LAST),
     "layer, upsampled by 3": layer((1, 8, 63, 63), 3, (3, 3), BF16, LAST, 3),
 }
 
