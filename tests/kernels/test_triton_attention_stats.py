@@ -110,7 +110,9 @@ def test_types(dtype, layout):
 
 
 @every_way
-@pytest.mark.parametrize("channels, values, size, keys", [(1, 1, (1,), (1,)), (33, 40, (17,), (2, 3, 3)), (16, 16, (4, 4), (16, 1))])
+@pytest.mark.parametrize(
+    "channels, values, size, keys", [(1, 1, (1,), (1,)), (33, 40, (17,), (2, 3, 3)), (16, 16, (4, 4), (16, 1))], ids=str
+)
 def test_sizes(go, way, channels, values, size, keys):
     go(way)
     for dtype in (torch.float32, torch.float16):
@@ -144,7 +146,8 @@ def test_empty(samples, channels, values, size):
 
 
 def test_a_second_run_has_the_same_bits():
-    for one, other in zip(*(attention_stats.forward(*maps(dtype=torch.float16), 0.3, 0.0, True) for _ in range(2)), strict=True):
+    runs = (attention_stats.forward(*maps(dtype=torch.float16), 0.3, 0.0, True) for _ in range(2))
+    for one, other in zip(*runs, strict=True):
         assert torch.equal(one, other)
 
 
