@@ -1,8 +1,8 @@
 // weight[k, q] = softmax over k of scale * sum over c of key[c, k] * query[c, q]
 // mean[d, q]   = sum over k of weight[k, q] * value[d, k], and std of the same weights.
 //
-// For each pair of a query and a key 2 * (C + 2 * D) flops; bytes are those of the maps, and of the keys and values once more
-// for each block of queries.
+// For each pair of a query and a key 2 * (C + 2 * D) flops; bytes are those of the maps, and of keys and values once more for
+// each block of queries.
 //
 //   1. Keys and centred values are packed once, in blocks of keys, in the order in which tiles of registers read them.
 //   2. A task is a block of queries, a few panels, each of three vectors of them. Queries are lanes: the largest score, the
@@ -42,19 +42,25 @@ class Attention {
     for (int64_t i = 0; i < larger(channels_of_a_piece, keys_of_a_block); ++i) taps_.get()[i] = {i * panel, i};
   }
 
+  bool has_squares() const { return rows_ > value_channels_; }
   int64_t blocks() const { return ceil_div(keys_, keys_of_a_block); }
   int64_t keys_in(int64_t block) const { return smaller(keys_of_a_block, keys_ - block * keys_of_a_block); }
   int64_t packed_size() const { return (channels_ + value_channels_) * keys_; }  // of a sample
-  W* keys_of(W* packed, int64_t block) const {
+  template <class E>
+  E* keys_of(E* packed, int64_t block) const {
     return packed + block * keys_of_a_block * (channels_ + value_channels_);
   }
-  W* values_of(W* packed, int64_t block) const { return keys_of(packed, block) + channels_ * keys_in(block); }
+  template <class E>
+  E* values_of(E* packed, int64_t block) const {
+    return keys_of(packed, block) + channels_ * keys_in(block);
+  }
 
   // Of rows of channels, as the products read them: (tiles of keys, channels, keys of a tile).
   void pack_keys(const W* rows, int64_t count, W* packed) const {
     for_each_tile(0, count, [&](int64_t key, auto tile) {
       W* to = packed + key * channels_;
-      for (int64_t c = 0; c < channels_; ++c, to += tile) __builtin_memcpy(to, rows + c * keys_of_a_block + key, tile * sizeof(W));
+      for (int64_t c = 0; c < channels_; ++c, to += tile)
+        __builtin_memcpy(to, rows + c * keys_of_a_block + key, tile * sizeof(W));
     });
   }
 
@@ -84,10 +90,9 @@ class Attention {
   void attend(const W* packed, int64_t panels, const Workspace& space) const {
     for (int64_t block = 0; block < blocks(); ++block) {
       const int64_t count = keys_in(block);
-      const W* keys = keys_of(const_cast<W*>(packed), block);
-      const W* values = values_of(const_cast<W*>(packed), block);
+      const W *keys = keys_of(packed, block), *values = values_of(packed, block);
       W* squares = space.squares.get();
-      if (rows_ > value_channels_)
+      if (has_squares())
         for_each_vector<W>(0, value_channels_ * count, [&](int64_t i, auto part) {
           const Vector<W> x = load(values + i, part);
           store(squares + i, x * x, part);
@@ -98,7 +103,7 @@ class Attention {
         const Numbers numbers = {space.largest.get() + p * panel, space.total.get() + p * panel};
         weigh(scores, count, numbers, sums, block == 0);
         multiply(scores, count, values, count, 0, value_channels_, block == 0, sums);
-        if (rows_ > value_channels_)
+        if (has_squares())
           multiply(scores, count, squares, count, 0, value_channels_, block == 0, sums + value_channels_ * panel);
       }
     }
@@ -116,7 +121,7 @@ class Attention {
         W *first = sums + d * panel + i, *second = first + value_channels_ * panel;
         const Vector<W> mean = load(first) * share;
         store(first, mean + broadcast(centre[d]));
-        if (rows_ == value_channels_) continue;
+        if (!has_squares()) continue;
         const Vector<W> var = load(second) * share - mean * mean;
         store(second, var <= least ? root : square_root(var));
       }
@@ -155,7 +160,9 @@ class Attention {
   void weigh(W* scores, int64_t count, const Numbers& numbers, W* sums, bool first) const {
     const Vector<W> none = broadcast(-std::numeric_limits<W>::infinity());
     Vector<W> before[panel_vectors], largest[panel_vectors], shift[panel_vectors], total[panel_vectors] = {};
-    const auto each = [](const auto& body) IN_PLACE { unrolled<panel_vectors>([&](int v) IN_PLACE { body(v, v * lanes<W>); }); };
+    const auto each = [](const auto& body) IN_PLACE {
+      unrolled<panel_vectors>([&](int v) IN_PLACE { body(v, v * lanes<W>); });
+    };
     each([&](int v, int64_t i) IN_PLACE { largest[v] = before[v] = first ? none : load(numbers.largest + i); });
     for (const W* row = scores; row != scores + count * panel; row += panel)
       each([&](int v, int64_t i) IN_PLACE { largest[v] = load(row + i) > largest[v] ? load(row + i) : largest[v]; });
@@ -222,7 +229,8 @@ void pack_block(
   values.read(0, values.channels, first, count, 1, rows.get(), keys_of_a_block);
   for (int64_t d = 0; d < values.channels; ++d) {
     W* row = rows.get() + d * keys_of_a_block;
-    for_each_vector<W>(0, count, [&](int64_t i, auto part) { store(row + i, load(row + i, part) - broadcast(centre[d]), part); });
+    const Vector<W> less = broadcast(centre[d]);
+    for_each_vector<W>(0, count, [&](int64_t i, auto part) { store(row + i, load(row + i, part) - less, part); });
   }
   attention.pack_values(rows.get(), count, attention.values_of(packed, block));
 }
@@ -271,9 +279,10 @@ void attention_stats_of(const AttentionStats& call, const Threads& threads) {
 
   const int64_t at_a_time = larger(1, smaller(samples, packed_bytes / larger(1, size * int64_t(sizeof(W)))));
   const Buffer<W> packed(at_a_time * size);
-  const int64_t panels = ceil_div(call.queries.size, Attention<W>::panel);
-  // As many tasks for every thread.
-  const int64_t parts = smaller(panels, ceil_div(ceil_div(panels, Attention<W>::panels_of_a_task), threads.count) * threads.count);
+  constexpr int64_t panel = Attention<W>::panel;
+  const int64_t panels = ceil_div(call.queries.size, panel), least_parts = ceil_div(panels, Attention<W>::panels_of_a_task);
+  // As many for every thread.
+  const int64_t parts = smaller(panels, ceil_div(least_parts, threads.count) * threads.count);
   for (int64_t from = 0; from < samples; from += at_a_time) {
     const int64_t some = smaller(at_a_time, samples - from);
     const int64_t tasks = some * parts;
@@ -287,7 +296,7 @@ void attention_stats_of(const AttentionStats& call, const Threads& threads) {
       const typename Attention<W>::Workspace space(attention);
       for (int64_t task = first; task < last; ++task) {
         const int64_t sample = from + task / parts, part = task % parts;
-        const auto position = [&](int64_t p) { return smaller(call.queries.size, p * panels / parts * Attention<W>::panel); };
+        const auto position = [&](int64_t p) { return smaller(call.queries.size, p * panels / parts * panel); };
         attend_block<T>(
             attention, call, sample, position(part), position(part + 1), packed_of(sample), centre_of(sample), space);
       }

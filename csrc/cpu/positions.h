@@ -36,9 +36,9 @@ struct Positions {
     }
     for_each_square<W>(count, end - channel, [&](int64_t c, int width, int64_t x, int length) {
       Vector<W> square[lanes<W>] = {};
-      for (int i = 0; i < length; ++i) square[i] = load(at(channel + c, first + x + i), width) * factor;
+      for (int i = 0; i < length; ++i) square[i] = load_part(at(channel + c, first + x + i), width) * factor;
       transpose<W>(square);
-      for (int i = 0; i < width; ++i) store(rows + (c + i) * stride + x, square[i], length);
+      for (int i = 0; i < width; ++i) store_part(rows + (c + i) * stride + x, square[i], length);
     });
   }
 
@@ -53,13 +53,23 @@ struct Positions {
     }
     for_each_square<W>(count, channels, [&](int64_t c, int width, int64_t x, int length) {
       Vector<W> square[lanes<W>] = {};
-      for (int i = 0; i < width; ++i) square[i] = load(rows + (c + i) * stride + x, length);
+      for (int i = 0; i < width; ++i) square[i] = load_part(rows + (c + i) * stride + x, length);
       transpose<W>(square);
-      for (int i = 0; i < length; ++i) store(at(c, first + x + i), square[i], width);
+      for (int i = 0; i < length; ++i) store_part(at(c, first + x + i), square[i], width);
     });
   }
 
  private:
+  // Most parts are whole.
+  template <class E>
+  static Vector<W> load_part(const E* p, int count) {
+    return count == lanes<W> ? load(p) : load(p, count);
+  }
+  template <class E>
+  static void store_part(E* p, Vector<W> v, int count) {
+    count == lanes<W> ? store(p, v) : store(p, v, count);
+  }
+
   T* at(int64_t channel, int64_t position) const { return data + position * channels + channel; }
 };
 

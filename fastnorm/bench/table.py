@@ -11,8 +11,8 @@ HEADER = (
 )  # fmt: skip
 LEGEND = (
     "pace: a copy of the map, or of products of matrices torch's fastest. copies: how often the map could be copied in "
-    "that time. of limit: part of the pace, on the bytes that must be moved or the flops that must be done. memory: allocated at most during the call, in maps. vs: how many times faster than the rival in its "
-    "better layout."
+    "that time. of limit: part of the pace, on the bytes that must be moved or the flops that must be done. memory: "
+    "allocated at most during the call, in maps. vs: how many times faster than the rival in its better layout."
 )
 
 NETWORK_TEXT_COLUMNS = 3

@@ -19,7 +19,7 @@ SMALL = ["--shape", "2x3x8x8", "--rounds", "2", "--no-compile", "--device", "cpu
 
 def rows_of(text):
     """The cells of the plain table's rows, without title and header."""
-    return [line.split() for line in text.splitlines() if re.match(r"(forward|backward)\b", line)]
+    return [re.split(" {2,}", line.strip()) for line in text.splitlines() if re.match(r"(forward|backward)\b", line)]
 
 
 # bench
