@@ -758,10 +758,11 @@ def attention_stats(
 
     AdaAttN, Liu et al. 2021, arXiv:2108.03647; with return_std=False, the attention of SANet, Park and Lee 2019,
     arXiv:1812.02342, and of other non-local blocks. No matrix of scores is made: memory is linear in positions, forward
-    and backward (a second derivative makes it). The published systems do not scale.
+    and backward, which computes weights anew, of some queries at a time (a second derivative makes it). The published
+    systems do not scale.
 
     Args:
-        query: (N, C, *), for example (N, C, H, W) of a content.
+        query: (N, C, *), for example (N, C, H, W) of a content; of several heads, each is a sample.
         key: (N, C, *), of a style: any number of positions, at least one.
         value: (N, D, *), with the positions of the key.
         scale: of the scores.

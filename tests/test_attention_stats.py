@@ -174,3 +174,21 @@ def test_types_and_numbers_that_do_not_fit():
         attention_stats(map, map, map, min_var=-1)
     with pytest.raises(TypeError, match="^attention_stats: scale: "):
         attention_stats(map, map, map, scale=map)
+
+
+def test_a_mean_may_be_changed_in_place(randn):
+    maps = [map.requires_grad_() for map in (randn(1, 2, 5), randn(1, 2, 4), randn(1, 3, 4))]
+    expected = torch.autograd.grad(published(*maps)[0].square().sum(), maps)
+    mean = attention_stats(*maps, return_std=False)
+    squared = mean.square_()
+    torch.testing.assert_close(torch.autograd.grad(squared.sum(), maps), expected)
+
+
+def test_gradients_of_a_few_samples_at_a_time(randn, monkeypatch):
+    from fastnorm.ops import attention_stats as room
+
+    maps = [map.requires_grad_() for map in (randn(5, 2, 6), randn(5, 2, 7), randn(5, 3, 7))]
+    given = randn(5, 3, 6), randn(5, 3, 6)
+    expected = torch.autograd.grad(published(*maps), maps, given)
+    monkeypatch.setattr(room, "WEIGHTS_AT_A_TIME", 2 * 6 * 7)
+    torch.testing.assert_close(torch.autograd.grad(attention_stats(*maps), maps, given), expected)

@@ -1,7 +1,7 @@
 from torch import Tensor, nn
 
 from .. import functional
-from .._checks import check_sizes
+from .._checks import check_number, check_sizes
 from ._attention import as_batches, mean_variance_norm
 
 
@@ -37,6 +37,8 @@ class AdaAttN(nn.Module):
         key_planes = in_planes if key_planes is None else key_planes
         check_sizes(name, "in_planes", in_planes, 1, 1)
         check_sizes(name, "key_planes", key_planes, 1, 1)
+        check_number(name, "eps", eps, 0)
+        check_number(name, "min_var", min_var, 0)
         self.in_planes, self.key_planes, self.eps, self.min_var = in_planes, key_planes, eps, min_var
         self.f = nn.Conv2d(key_planes, key_planes, 1, **options)
         self.g = nn.Conv2d(key_planes, key_planes, 1, **options)

@@ -21,7 +21,7 @@ from ._library import define, differentiable, gradient_of
 from ._operator import Operator, Sample
 from ._product import batched_product
 
-# Weights of a few queries that the backward holds at a time, of one sample: 8 MB in float32.
+# Weights of a few queries that the backward holds at a time: 8 MB in float32, a few times.
 WEIGHTS_AT_A_TIME = 1 << 21
 
 
@@ -113,30 +113,37 @@ def _backward_definition(grad_mean, grad_std, query, key, value, mean, std, scal
     gradients = _backward_fake(grad_mean, grad_std, query, key, value, mean, std, scale, min_var)
     queries, keys = (widen(map).flatten(2) for map in (query, key))
     centre, centred = _centred(value)
-    of_mean, mean_found = grad_mean.flatten(2), mean.flatten(2) - centre
-    channels, of_weighted = centred, of_mean
+    channels, of_weighted = centred, grad_mean.flatten(2)
     if grad_std is not None:
-        std = std.flatten(2)
+        mean, std = mean.flatten(2) - centre, std.flatten(2)
         of_square = torch.where(std <= _stored(min_var**0.5, std), 0.0, grad_std.flatten(2) / (2 * std))
         channels = torch.cat([centred, centred.square()], 1)
-        of_weighted = torch.cat([of_mean - 2 * mean_found * of_square, of_square], 1)
+        of_weighted = torch.cat([of_weighted - 2 * mean * of_square, of_square], 1)
 
-    grad_queries, grad_keys, grad_channels = [], torch.zeros_like(keys), torch.zeros_like(channels)
-    at_a_time = max(1, WEIGHTS_AT_A_TIME // keys.shape[2])
-    for first in range(0, queries.shape[2], at_a_time):
-        some = slice(first, first + at_a_time)
-        weights = batched_product(keys.transpose(1, 2), queries[..., some] * scale).softmax(1)
-        grad_weights = batched_product(channels.transpose(1, 2), of_weighted[..., some])
-        grad_scores = (grad_weights - (grad_weights * weights).sum(1, keepdim=True)) * weights * scale
-        grad_queries.append(batched_product(keys, grad_scores))
-        grad_keys = grad_keys + batched_product(queries[..., some], grad_scores.transpose(1, 2))
-        grad_channels = grad_channels + batched_product(of_weighted[..., some], weights.transpose(1, 2))
+    # Of as many samples at a time as have so few weights, of one else.
+    samples = max(1, WEIGHTS_AT_A_TIME // max(1, keys.shape[2] * queries.shape[2]))
+    parts = zip(*(tensor.split(samples) for tensor in (queries, keys, channels, of_weighted)))
+    grad_queries, grad_keys, grad_channels = map(torch.cat, zip(*(_backward_of_some(*part, scale) for part in parts)))
 
     grad_values = grad_channels[:, : value.shape[1]]
     if grad_std is not None:
         grad_values = grad_values + 2 * centred * grad_channels[:, value.shape[1] :]
-    found = torch.cat(grad_queries, 2), grad_keys, grad_values
+    found = grad_queries, grad_keys, grad_values
     return tuple(store_like(wanted, gradient.reshape(wanted.shape)) for wanted, gradient in zip(gradients, found))
+
+
+def _backward_of_some(queries, keys, channels, of_weighted, scale):
+    """Gradients of queries, keys and of the channels that are weighted, given those of the weighted."""
+    grad_queries, grad_keys, grad_channels = [], torch.zeros_like(keys), torch.zeros_like(channels)
+    at_a_time = max(1, WEIGHTS_AT_A_TIME // max(1, keys.shape[0] * keys.shape[2]))
+    for some, of_some in zip(queries.split(at_a_time, 2), of_weighted.split(at_a_time, 2)):
+        weights = batched_product(keys.transpose(1, 2), some * scale).softmax(1)
+        grad_weights = batched_product(channels.transpose(1, 2), of_some)
+        grad_scores = (grad_weights - (grad_weights * weights).sum(1, keepdim=True)) * weights * scale
+        grad_queries.append(batched_product(keys, grad_scores))
+        grad_keys = grad_keys + batched_product(some, grad_scores.transpose(1, 2))
+        grad_channels = grad_channels + batched_product(of_some, weights.transpose(1, 2))
+    return torch.cat(grad_queries, 2), grad_keys, grad_channels
 
 
 def _stored(number, map):
@@ -160,7 +167,9 @@ _backward_kernel = define(
 def _save(ctx, inputs, output):
     *maps, ctx.scale, ctx.min_var, ctx.need_std = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*maps, *output)
+    mean, std = output
+    # Without a deviation nothing depends on the mean itself: others may change it in place.
+    ctx.save_for_backward(*maps, mean if ctx.need_std else std, std)
 
 
 def _differentiate(ctx, grad_mean, grad_std):

@@ -8,6 +8,7 @@ where var is 0, that has no gradient, and the written root an infinite one. Weig
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ class _Attention:
             scale *= factor[1]
         factors = self._product(nodes[-1])
         if factors is None:
-            raise Unfused("no layer that is fused")
+            raise Unfused("its scores are no product of two matrices")
         if any(len(node.users) > 1 or not self._is_here(node) for node in nodes):
             raise Unfused("something else reads its scores")
         return nodes[-1], scale, *factors
@@ -161,6 +162,9 @@ class _Attention:
             raise Unfused("its matrices are of different types")
         if any(other.shape[0] != first.shape[0] for other in others) or any(matrix.shape[2] == 0 for matrix in maps):
             raise Unfused("its matrices are of different batches, or empty")
+        query, key, values = maps
+        if query.shape[1] != key.shape[1] or key.shape[2] != values.shape[2]:
+            raise Unfused("its matrices are broadcast")
         # A backward needs them as they were.
         if any(map(is_changed, (self._mean.node, *(root for node in self._variances for root in self._roots(node))))):
             raise Unfused("something works in place on what it makes")
@@ -197,6 +201,10 @@ class _Attention:
             return rule(*node.args, **node.kwargs)
         except TypeError:
             return None
+
+    def _transposes(self, node):
+        source = self._source(node)
+        return source is not None and source[1]
 
     def _square_root(self, matrix):
         root = _root_of(matrix.node) if self._is_here(matrix.node) else None
@@ -251,10 +259,10 @@ class _Attention:
         return found
 
     def _replace(self, node, found):
-        """By a map, in the shape that the node has. What leaves the graph leaves it contiguous, as it was."""
+        """By a map, in the shape that the node has; contiguous, as that was, unless it is only transposed again."""
         if self._mean.flipped:
             found = self._flipped(found)
-            if any(user.op == "output" for user in node.users):
+            if not all(map(self._transposes, node.users)):
                 found = self._graph.call_method("contiguous", (found,))
                 found.meta = _like(node, value(node))
         node.replace_all_uses_with(found)
@@ -287,7 +295,7 @@ def _factor(node):
     input, number = node.args
     if function_of(node) == "mul" and isinstance(number, Node):
         input, number = number, input
-    if not isinstance(input, Node) or type(number) not in (int, float) or number == 0:
+    if not isinstance(input, Node) or type(number) not in (int, float) or not 0 < abs(number) < math.inf:
         return None
     return input, number if function_of(node) == "mul" else 1 / number
 
@@ -305,7 +313,8 @@ def _einsum(equation, *operands):
     if len(operands) == 1:
         (operands,) = operands
     inputs, _, (n, row, column) = equation.replace(" ", "").partition("->")
-    factors = dict(zip(inputs.split(","), operands, strict=True))
+    first, second = inputs.split(",")
+    factors = dict(zip((first, second), operands, strict=True))
     (between,) = set(inputs) - {",", n, row, column}
     found = []
     for rows, columns in ((row, between), (between, column)):

@@ -149,3 +149,9 @@ def test_state_copy_and_words():
     inputs = maps(dtype=torch.float32)
     assert torch.equal(copy.deepcopy(module)(*inputs), module(*inputs))
     assert repr(module).startswith("AdaAttN(\n  3, key_planes=4, eps=1e-05, min_var=0.0\n")
+
+
+@pytest.mark.parametrize("name, value", [("eps", -1.0), ("eps", "x"), ("min_var", -1.0), ("min_var", None)])
+def test_numbers_that_are_none(name, value):
+    with pytest.raises((ValueError, TypeError), match=f"^AdaAttN: {name}: expected a"):
+        nn.AdaAttN(4, **{name: value})

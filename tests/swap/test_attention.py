@@ -275,3 +275,83 @@ def test_what_is_measured_computes_the_same():
             for function in (capture_module.written_out, fastnorm.functional.attention_stats)
         )
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+ROWS = randn(2, 30, 8), randn(2, 8, 20, seed=1), randn(2, 20, 16, seed=2)
+
+
+def of_rows(query, key, value):
+    return torch.bmm(torch.bmm(query, key).softmax(-1), value)
+
+
+EINSUMS = {
+    "masked scores": ("bqc,bck,bqk->bqk", (2, 30, 20), "bqk,bkd->bqd"),
+    "a temperature": ("bqc,bck,b->bqk", (2,), "bqk,bkd->bqd"),
+    "weights of channels": ("bqc,bck,c->bqk", (8,), "bqk,bkd->bqd"),
+    "the same letters twice": ("bqc,bck,bqc->bqk", (2, 30, 8), "bqk,bkd->bqd"),
+    "masked keys": ("bqc,bck->bqk", (2, 20), "bqk,bkd,bk->bqd"),
+}
+
+
+@pytest.mark.parametrize("name", EINSUMS)
+def test_an_einsum_of_more_than_two(name):
+    of_scores, size, of_values = EINSUMS[name]
+
+    def function(query, key, value, third):
+        scores = torch.einsum(of_scores, query, key, *([third] if of_scores.count(",") == 2 else []))
+        return torch.einsum(of_values, scores.softmax(-1), value, *([third] if of_values.count(",") == 2 else []))
+
+    inputs = *ROWS, randn(*size, seed=3).abs()
+    assert "attention_stats" not in calls_of(model_of(function), *inputs)
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_an_einsum_that_broadcasts(part):
+    def function(query, key, value):
+        return torch.einsum("bqk,bkd->bqd", torch.einsum("bqc,bck->bqk", query, key).softmax(-1), value)
+
+    inputs = list(ROWS)
+    inputs[part] = inputs[part][:, :1] if part else inputs[part][..., :1]
+    assert "attention_stats" not in calls_of(model_of(function), *inputs)
+
+
+def test_an_infinite_factor():
+    def function(query, key, value):
+        return torch.bmm((torch.bmm(query, key) * float("inf")).softmax(-1), value)
+
+    assert "attention_stats" not in calls_of(model_of(function), *ROWS)
+
+
+LAYOUTS = {
+    "viewed": lambda found: found.view(2, 5, 6, 16),
+    "viewed as another": lambda found: found.view_as(torch.empty(2, 480)),
+    "as complex numbers": lambda found: torch.view_as_complex(found.view(2, 30, 8, 2).contiguous()).real,
+    "strided": lambda found: torch.as_strided(found, (10,), (1,)),
+    "copied": lambda found: found.contiguous(),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_what_reads_its_layout(name):
+    def function(*matrices):
+        return LAYOUTS[name](of_rows(*matrices))
+
+    assert "attention_stats" in calls_of(model_of(function), *ROWS)
+    fused = torch.compile(model_of(function), backend="fastnorm", options={"then": "eager"})
+    with torch.no_grad():
+        expected, found = function(*ROWS), fused(*ROWS)
+    close(found, expected)
+    assert found.stride() == expected.stride()
+
+
+def test_a_mean_that_is_changed_behind_the_graph():
+    def function(*matrices):
+        found = of_rows(*matrices)
+        torch._dynamo.graph_break()
+        found += 1
+        return found
+
+    fused = torch.compile(function, backend="fastnorm", options={"then": "eager"})
+    inputs = [matrix.clone().requires_grad_() for matrix in ROWS]
+    gradients, expected = (torch.autograd.grad(call(*inputs).square().sum(), inputs) for call in (fused, function))
+    close(gradients, expected)

@@ -58,7 +58,7 @@ def test_rows():
     assert found.rows[-1].name == "the rest" and found.model == "Calls"
     by_name = {row.name: row for row in found.rows}
     assert by_name["out"].layers == ("norm", "add", "leaky_relu", "pad_1", "out")
-    assert [row.why for row in found.rows if "softmax" in row.was] == ["no layer that is fused"]
+    assert [row.why for row in found.rows if "softmax" in row.was] == ["its scores are no product of two matrices"]
 
 
 def test_times_and_shares_add_up():
