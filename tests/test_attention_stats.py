@@ -82,6 +82,25 @@ def test_values_far_from_zero(randn):
     torch.testing.assert_close(std.double(), expected, rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("outlier", [1e4, 1e6])
+def test_a_value_of_no_weight_costs_no_digits(randn, outlier):
+    """However far it is from the others: as of a key that is masked, or of padding."""
+    query, key, value = randn(1, 4, 50), randn(1, 4, 300), randn(1, 3, 300)
+    query[:, 0], key[:, 0], key[0, 0, 7], value[:, :, 7] = 1.0, 0.0, -200.0, outlier
+    mean, std = attention_stats(query.float(), key.float(), value.float(), 0.7)
+    expected = published(query, key, value, 0.7)
+    torch.testing.assert_close((mean.double(), std.double()), expected, rtol=0, atol=2e-5)
+
+
+def test_autocast_leaves_the_formula_alone(randn):
+    from fastnorm.ops.attention_stats import reference
+
+    maps = [randn(1, 8, 30).float(), randn(1, 8, 40).float(), randn(1, 3, 40).float()]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = reference(*maps, 0.3)
+    assert all(map(torch.equal, found, reference(*maps, 0.3)))
+
+
 def test_equal_keys_weigh_the_same(randn):
     value = randn(1, 3, 77)
     mean, std = attention_stats(randn(1, 4, 9), torch.ones(1, 4, 77, dtype=torch.float64), value)
@@ -90,7 +109,7 @@ def test_equal_keys_weigh_the_same(randn):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("keys", [1, 40])
+@pytest.mark.parametrize("keys", [1, 7, 97, 4097])
 @pytest.mark.parametrize("min_var", [0.0, 0.25])
 def test_a_constant_channel_deviates_by_nothing(randn, keys, dtype, min_var):
     maps = [randn(1, 4, 9), randn(1, 4, keys), torch.full((1, 2, keys), 0.1)]
@@ -147,7 +166,7 @@ def test_memory_is_linear_in_positions():
     """16384 queries and 4096 keys, whose scores are 268 MB."""
     done = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True)
     forward, backward = (int(kilobytes) / 1000 for kilobytes in done.stdout.split())
-    assert forward < 16 and backward < 96, f"{forward} MB forward, {backward} MB backward"
+    assert forward < 16 and backward < 128, f"{forward} MB forward, {backward} MB backward"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@
 //   3. For one block of keys after the other, and each panel: scores, a product; weights, in place; sums, two products, of
 //      values and of their squares. Scores stay in L1, sums and the block's keys and values in L2.
 
+#include <algorithm>
 #include <limits>
 
 #include "positions.h"
@@ -193,26 +194,20 @@ class Attention {
   Buffer<ColumnTap> taps_;
 };
 
-// The mean of each row, as far as it is a number.
+// Of each channel the median of a few positions, of which 0 takes the place of what is no number: a value that no query
+// attends to may be far from all others, and a mean with it.
 template <class T>
-void find_centres(const Positions<const T>& values, int64_t channel, int64_t end, Wide<T>* centre) {
+void find_centres(const Positions<const T>& values, Wide<T>* centre) {
   using W = Wide<T>;
-  Buffer<W> rows((end - channel) * keys_of_a_block);
-  double sums[lanes<W>] = {};
-  for (int64_t first = 0; first < values.size; first += keys_of_a_block) {
-    const int64_t count = smaller(keys_of_a_block, values.size - first);
-    values.read(channel, end, first, count, 1, rows.get(), keys_of_a_block);
-    for (int64_t c = channel; c < end; ++c) {
-      Vector<W> part = {};
-      for_each_vector<W>(0, count, [&](int64_t i, auto width) {
-        part += load(rows.get() + (c - channel) * keys_of_a_block + i, width);
-      });
-      sums[c - channel] += sum<W>(part);
-    }
-  }
-  for (int64_t c = channel; c < end; ++c) {
-    const W mean = static_cast<W>(sums[c - channel] / values.size);
-    centre[c] = std::isfinite(mean) ? mean : 0;
+  constexpr int few = 5;
+  const Buffer<W> rows(values.channels * few);
+  for (int64_t i = 0; i < few; ++i) values.read(0, values.channels, i * (values.size - 1) / (few - 1), 1, 1, rows.get() + i, few);
+  for (int64_t c = 0; c < values.channels; ++c) {
+    W* found = rows.get() + c * few;
+    for (int i = 0; i < few; ++i)
+      if (!std::isfinite(found[i])) found[i] = 0;
+    std::nth_element(found, found + few / 2, found + few);
+    centre[c] = found[few / 2];
   }
 }
 
@@ -269,17 +264,13 @@ void attention_stats_of(const AttentionStats& call, const Threads& threads) {
   const Attention<W> attention(call);
   const int64_t samples = call.queries.samples, value_channels = call.values.channels, size = attention.packed_size();
   const Buffer<W> centre(samples * value_channels);
-  const int64_t groups = ceil_div(value_channels, lanes<W>);
-  parallel(threads, samples * groups, lanes<W> * call.values.size, [&](int64_t task) {
-    const int64_t sample = task / groups, channel = task % groups * lanes<W>;
-    const Positions<const T> values(call.values, call.value, sample);
-    find_centres<T>(
-        values, channel, smaller(value_channels, channel + lanes<W>), centre.get() + sample * value_channels);
+  parallel(threads, samples, value_channels, [&](int64_t sample) {
+    find_centres<T>({call.values, call.value, sample}, centre.get() + sample * value_channels);
   });
-
   const int64_t at_a_time = larger(1, smaller(samples, packed_bytes / larger(1, size * int64_t(sizeof(W)))));
   const Buffer<W> packed(at_a_time * size);
   constexpr int64_t panel = Attention<W>::panel;
+  if (call.queries.size == 0) return;
   const int64_t panels = ceil_div(call.queries.size, panel), least_parts = ceil_div(panels, Attention<W>::panels_of_a_task);
   // As many for every thread.
   const int64_t parts = smaller(panels, ceil_div(least_parts, threads.count) * threads.count);

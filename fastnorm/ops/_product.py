@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from . import backends, dynamic_conv2d
+from ._layout import product
 
 
 def batched_product(a: Tensor, b: Tensor) -> Tensor:
@@ -11,8 +12,7 @@ def batched_product(a: Tensor, b: Tensor) -> Tensor:
     library's product do.
     """
     if backends.which("dynamic_conv2d", b.device.type) != "cpu":
-        with torch.autocast(b.device.type, enabled=False):
-            return a @ b
+        return product(a, b)
     if 0 in (*a.shape, b.shape[2]):
         return b.new_zeros(a.shape[0], a.shape[1], b.shape[2])
     samples = zip(a.split(1), b.split(1))

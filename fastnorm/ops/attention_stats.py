@@ -7,8 +7,8 @@
                                                                       AdaAttN, Liu et al. 2021, arXiv:2108.03647
 
 A kernel meets the keys a block at a time, with the largest score so far (online softmax, Milakov and Gimelshein 2018,
-arXiv:1805.02867), and keeps no score: memory is linear in positions. Values are taken less their mean over positions,
-which changes neither result and keeps digits of the deviation.
+arXiv:1805.02867), and keeps no score: memory is linear in positions. Values are taken less the median of a few of
+them, which changes neither result and keeps digits of the deviation.
 
 At least, for each pair of a query and a key: 2 * (C + 2 * D) flops, C being the channels of a key and D of a value. The
 backward recomputes scores, of a few queries at a time, and is nothing but products of matrices and a few maps.
@@ -16,11 +16,13 @@ backward recomputes scores, of a few queries at a time, and is nothing but produ
 
 import torch
 
-from ._layout import memory_format, store_like, wide_dtype, widen
+from ._layout import memory_format, product, store_like, wide_dtype, widen
 from ._library import define, differentiable, gradient_of
 from ._operator import Operator, Sample
 from ._product import batched_product
 
+# Positions that say where values are centred: not all, for a value that no query attends to may be far from the others.
+CENTRE_OF = 5
 # Weights of a few queries that the backward holds at a time: 8 MB in float32, a few times.
 WEIGHTS_AT_A_TIME = 1 << 21
 
@@ -42,10 +44,10 @@ def reference(query, key, value, scale=1.0, min_var=0.0, return_std=True):
 def formula(query, key, value, scale, min_var, need_std):
     weights = _scores(query, key, scale).softmax(1)
     centre, centred = _centred(value)
-    mean = centred @ weights
+    mean = product(centred, weights)
     std = None
     if need_std:
-        var = centred.square() @ weights - mean.square()
+        var = product(centred.square(), weights) - mean.square()
         # The root of nothing has no derivative, and of less no value.
         too_small = var <= min_var
         std = torch.where(too_small, min_var**0.5, torch.where(too_small, 1.0, var).sqrt())
@@ -65,14 +67,15 @@ def backward_formula(grad_mean, grad_std, query, key, value, scale, min_var):
 
 def _scores(query, key, scale):
     """(N, keys, queries)."""
-    return widen(key).flatten(2).transpose(1, 2) @ (widen(query).flatten(2) * scale)
+    return product(widen(key).flatten(2).transpose(1, 2), widen(query).flatten(2) * scale)
 
 
 def _centred(value):
-    """The mean over positions, or 0 where that is no number, and what is left."""
+    """The median of a few positions, of which 0 takes the place of what is no number, and what is left."""
     value = widen(value).flatten(2)
-    centre = value.mean(2, keepdim=True).detach()
-    centre = torch.where(centre.isfinite(), centre, 0.0)
+    last, middle = value.shape[2] - 1, CENTRE_OF // 2
+    few = torch.stack([value.detach()[:, :, index * last // (CENTRE_OF - 1)] for index in range(CENTRE_OF)], 2)
+    centre = torch.where(few.isfinite(), few, 0.0).sort(2).values[:, :, middle : middle + 1]
     return centre, value - centre
 
 
@@ -136,14 +139,21 @@ def _backward_of_some(queries, keys, channels, of_weighted, scale):
     """Gradients of queries, keys and of the channels that are weighted, given those of the weighted."""
     grad_queries, grad_keys, grad_channels = [], torch.zeros_like(keys), torch.zeros_like(channels)
     at_a_time = max(1, WEIGHTS_AT_A_TIME // max(1, keys.shape[0] * keys.shape[2]))
+    by_key, by_position = keys.transpose(1, 2).contiguous(), channels.transpose(1, 2).contiguous()
     for some, of_some in zip(queries.split(at_a_time, 2), of_weighted.split(at_a_time, 2)):
-        weights = batched_product(keys.transpose(1, 2), some * scale).softmax(1)
-        grad_weights = batched_product(channels.transpose(1, 2), of_some)
-        grad_scores = (grad_weights - (grad_weights * weights).sum(1, keepdim=True)) * weights * scale
+        weights = _softmax(batched_product(by_key, some * scale))
+        grad_weights = batched_product(by_position, of_some)
+        grad_scores = (grad_weights - (grad_weights * weights).sum(1, keepdim=True)).mul_(weights).mul_(scale)
         grad_queries.append(batched_product(keys, grad_scores))
         grad_keys = grad_keys + batched_product(some, grad_scores.transpose(1, 2))
         grad_channels = grad_channels + batched_product(of_some, weights.transpose(1, 2))
     return torch.cat(grad_queries, 2), grad_keys, grad_channels
+
+
+def _softmax(scores):
+    """Over keys, in place: torch's own has other bits for another number of threads."""
+    weights = scores.sub_(scores.amax(1, keepdim=True)).exp_()
+    return weights.div_(weights.sum(1, keepdim=True))
 
 
 def _stored(number, map):
