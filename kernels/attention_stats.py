@@ -6,8 +6,8 @@ the second sum is two: 2 * (slices * C + 3 * D) flops.
 
 A program takes a block of queries and a slice of value channels through all keys, a block at a time, with the largest
 score so far (Milakov and Gimelshein 2018, arXiv:1805.02867): no score is ever written. What it multiplies is prepared
-first. Queries and keys become rows of channels, values what is summed: x, which is a value less the mean over positions,
-and x^2.
+first. Queries and keys become rows of channels, values what is summed: x, which is a value less the median of a few, or in
+16 bits less the mean over positions, and x^2.
 
 In 16 bits all products are tensor cores', of operands that are exact but for the weights:
     x        is the value where the mean is near to zero. Far from it the mean is rounded first, and x is exact, but for
@@ -89,7 +89,7 @@ def _inverse(power):
 
 @triton.jit
 def _frame(mean, var, size, dtype: tl.constexpr, BLOCKS: tl.constexpr):
-    """Where x is 0, and what it is counted in."""
+    """Where x is 0, and what it is counted in. In more than 16 bits `mean` is the middle of a few values."""
     unit = tl.full(mean.shape, 1.0, BLOCKS.wide)
     if dtype.primitive_bitwidth > 16:
         centre = tl.where(tl.abs(mean) < float("inf"), mean, 0.0)
@@ -281,7 +281,10 @@ def _empty_map(maps: Planes, query: Tensor, channels: int) -> Tensor:
 
 
 def _prepare(values: Planes, value: Tensor, blocks: Blocks, blocks_d: int, blocks_k: int) -> dict[str, Tensor]:
-    mean, var = instance_stats.mean_and_variance(value)
+    if values.itemsize == 2:
+        mean, var = instance_stats.mean_and_variance(value)
+    else:
+        mean = var = _middle(value)
     shape = values.samples, blocks.parts, blocks_k * blocks.keys, blocks_d * blocks.channels
     prepared = dict(parts=value.new_empty(shape), centre=torch.empty_like(mean), unit=torch.empty_like(mean))
     threads = max(_launch._WARP, min(256, blocks.keys * blocks.channels // 16))
@@ -292,6 +295,15 @@ def _prepare(values: Planes, value: Tensor, blocks: Blocks, blocks_d: int, block
             BLOCKS=replace(blocks, channels_last=values.channels_last), num_warps=threads // _launch._WARP,
         )  # fmt: skip
     return prepared
+
+
+def _middle(value: Tensor) -> Tensor:
+    """Of each plane the median of five positions, of which 0 takes the place of what is no number: a value that no query
+    attends to may be far from all others, and a mean with it.
+    """
+    planes = value.flatten(2)
+    few = torch.stack([planes[:, :, index * (planes.shape[2] - 1) // 4] for index in range(5)], 2)
+    return torch.where(few.isfinite(), few, 0.0).sort(2).values[:, :, 2].contiguous()
 
 
 def _rows(map: Tensor, step: int) -> Tensor:

@@ -216,6 +216,18 @@ def test_values_far_from_zero(dtype):
     check(*(map.to(dtype) for map in (query, key, value + far)), 0.3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_value_of_no_weight_costs_no_digits(dtype):
+    """However far it is from the others."""
+    query, key, value = maps(4, 3, (6,), (40,), 1, dtype)
+    query[:, 0], key[:, 0] = 1.0, 0.0
+    key[0, 0, 7], value[:, :, 7] = -1000.0, 1e6
+    mean, std = attention_stats.forward(query, key, value, 0.7, 0.0, True)
+    expected = reference._definition(*double((query, key, value)), 0.7, 0.0, True)
+    bound = 100 * torch.finfo(dtype).eps
+    torch.testing.assert_close((mean.double(), std.double()), expected, rtol=bound, atol=bound)
+
+
 @low_precision
 def test_deviations_of_few_keys(dtype):
     """Of two that are alike: their squares are large, and the difference small."""
