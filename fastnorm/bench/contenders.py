@@ -84,6 +84,7 @@ class Case:
 
     @property
     def work(self) -> float:
+        """Bytes, or flops where there are so many that bytes are nothing beside them."""
         return self.flops or self.bytes
 
     @property

@@ -62,6 +62,11 @@ class Measurement:
         return min(entries, key=lambda entry: entry.timing.median if entry.timing else math.inf, default=None)
 
     @property
+    def counts_bytes(self) -> bool:
+        """Whether memory is the limit: the pace is then a copy, and the work bytes; else both are flops."""
+        return self.paced_by == "copy"
+
+    @property
     def rate(self) -> float:
         """Bytes per second of the copy, or flops per second of the multiply-adds."""
         return self.case.pace_work / self.pace.median

@@ -24,7 +24,7 @@ def report(measurements: Iterable[Measurement], complete: bool, **settings) -> d
 
 
 def _measurement(measurement):
-    pace, work = ("copy", "bytes") if measurement.paced_by == "copy" else ("multiply_adds", "flops")
+    pace, work = ("copy", "bytes") if measurement.counts_bytes else ("multiply_adds", "flops")
     return {
         **measurement.case.facts(),
         "remarks": list(measurement.remarks),
@@ -55,7 +55,7 @@ def _entry(measurement, entry):
 
 
 def _standing(measurement, layout):
-    paced = {"copies": measurement.copies(layout)} if measurement.paced_by == "copy" else {}
+    paced = {"copies": measurement.copies(layout)} if measurement.counts_bytes else {}
     return {
         **paced,
         "of_limit": measurement.of_limit(layout),

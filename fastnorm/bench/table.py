@@ -37,7 +37,7 @@ def rows(measurements: Iterable[Measurement]) -> list[tuple[str, ...]]:
 
 def _row(measurement, layout):
     case, entry = measurement.case, measurement.of(FASTNORM, layout)
-    right, copies = entry.timing is not None, measurement.paced_by == "copy"
+    right, copies = entry.timing is not None, measurement.counts_bytes
     return (
         case.direction,
         dimensions(case.shape),
