@@ -101,6 +101,18 @@ def test_autocast_leaves_the_formula_alone(randn):
     assert all(map(torch.equal, found, reference(*maps, 0.3)))
 
 
+@pytest.mark.parametrize("far", [0.0, 6e4])
+def test_the_end_of_float16(randn, far):
+    """Squares of values, and scores, are far beyond the largest number."""
+    query, key = 300 * randn(1, 8, 20), 300 * randn(1, 8, 40)
+    value = (randn(1, 3, 40).tanh() * (5e3 if far else 6e4) + far).clamp(-65504, 65504)
+    query, key, value = (map.half() for map in (query, key, value))
+    expected = published(query.double(), key.double(), value.double(), 1e-5)
+    found = attention_stats(query, key, value, 1e-5)
+    for actual, exact in zip(found, expected):
+        torch.testing.assert_close(actual.double(), exact, rtol=2**-10, atol=0)
+
+
 def test_equal_keys_weigh_the_same(randn):
     value = randn(1, 3, 77)
     mean, std = attention_stats(randn(1, 4, 9), torch.ones(1, 4, 77, dtype=torch.float64), value)

@@ -8,7 +8,7 @@
 //   2. A task is a block of queries, a few panels, each of three vectors of them. Queries are lanes: the largest score, the
 //      sum of weights and what both do to earlier keys are numbers of a lane, and no vector is ever summed up.
 //   3. For one block of keys after the other, and each panel: scores, a product; weights, in place; sums, two products, of
-//      values and of their squares. Scores stay in L1, sums and the block's keys and values in L2.
+//      values and of their squares. Scores stay in L1, the block's keys and values in L2, past which queries and sums go.
 
 #include <algorithm>
 #include <limits>
@@ -39,8 +39,8 @@ class Attention {
         value_channels_(call.values.channels),
         keys_(call.keys.size),
         rows_(call.std ? 2 * value_channels_ : value_channels_),
-        taps_(larger(channels_of_a_piece, keys_of_a_block)) {
-    for (int64_t i = 0; i < larger(channels_of_a_piece, keys_of_a_block); ++i) taps_.get()[i] = {i * panel, i};
+        taps_(longest_sum) {
+    for (int64_t i = 0; i < longest_sum; ++i) taps_.get()[i] = {i * panel, i};
   }
 
   bool has_squares() const { return rows_ > value_channels_; }
@@ -130,6 +130,8 @@ class Attention {
   }
 
  private:
+  static constexpr int64_t longest_sum = channels_of_a_piece > keys_of_a_block ? channels_of_a_piece : keys_of_a_block;
+
   // Of each lane of a panel: the largest score so far, and the sum of weights by it.
   struct Numbers {
     W *largest, *total;

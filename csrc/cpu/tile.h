@@ -137,7 +137,8 @@ IN_PLACE inline void convolve_tile(
           unrolled<vectors>([&](int v) IN_PLACE { tile[c][v] += pixels[v] * w; });
         });
       } else {
-        // Few channels: their weights stay, and pixels pass. As many pixels would not fit beside the tile.
+        // Few channels: their weights stay, and pixels pass. 3 channels by 4 vectors and as many pixels would be one
+        // register more than AVX2 has.
         Vector<W> w[channels];
         unrolled<channels>([&](int c) IN_PLACE { w[c] = broadcast(weight[c]); });
         unrolled<columns>([&](int i) IN_PLACE {
