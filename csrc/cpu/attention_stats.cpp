@@ -10,38 +10,28 @@
 //   3. For one block of keys after the other, and each panel: scores, a product; weights, in place; sums, two products, of
 //      values and of their squares. Scores stay in L1, the block's keys and values in L2, past which queries and sums go.
 
-#include <algorithm>
 #include <limits>
 
-#include "positions.h"
-#include "tile.h"
+#include "attention.h"
 
 namespace fastnorm::FASTNORM_ISA {
 
 namespace {
 
-constexpr int panel_vectors = tile_vectors<tile_channels>;
 // Queries of a task, about: the more, the less often keys and values are brought to L2, and the fewer tasks.
 constexpr int64_t queries_of_a_task = 384;
-// Keys of a block, and channels, that are summed in one piece: with a panel's they fit in L1.
-constexpr int64_t keys_of_a_block = 96, channels_of_a_piece = 96;
-// Bytes of keys and values that are packed at a time, of as many samples as they are.
-constexpr int64_t packed_bytes = int64_t(32) << 20;
 
 // Queries of a block by keys of a block, whatever the maps' type.
 template <class W>
 class Attention {
  public:
-  static constexpr int64_t panel = panel_vectors * lanes<W>, panels_of_a_task = queries_of_a_task / panel;
+  static constexpr int64_t panel = Products<W>::panel, panels_of_a_task = queries_of_a_task / panel;
 
   Attention(const AttentionStats& call)
       : channels_(call.queries.channels),
         value_channels_(call.values.channels),
         keys_(call.keys.size),
-        rows_(call.std ? 2 * value_channels_ : value_channels_),
-        taps_(longest_sum) {
-    for (int64_t i = 0; i < longest_sum; ++i) taps_.get()[i] = {i * panel, i};
-  }
+        rows_(call.std ? 2 * value_channels_ : value_channels_) {}
 
   bool has_squares() const { return rows_ > value_channels_; }
   int64_t blocks() const { return ceil_div(keys_, keys_of_a_block); }
@@ -54,22 +44,6 @@ class Attention {
   template <class E>
   E* values_of(E* packed, int64_t block) const {
     return keys_of(packed, block) + channels_ * keys_in(block);
-  }
-
-  // Of rows of channels, as the products read them: (tiles of keys, channels, keys of a tile).
-  void pack_keys(const W* rows, int64_t count, W* packed) const {
-    for_each_tile(0, count, [&](int64_t key, auto tile) {
-      W* to = packed + key * channels_;
-      for (int64_t c = 0; c < channels_; ++c, to += tile)
-        __builtin_memcpy(to, rows + c * keys_of_a_block + key, tile * sizeof(W));
-    });
-  }
-
-  // (tiles of channels, keys, channels of a tile).
-  void pack_values(const W* rows, int64_t count, W* packed) const {
-    for_each_tile(0, value_channels_, [&](int64_t d, auto tile) {
-      pack_filters<tile>(rows + d * keys_of_a_block, keys_of_a_block, 1, count, 1, packed + d * count);
-    });
   }
 
   struct Workspace {
@@ -100,12 +74,12 @@ class Attention {
         });
       for (int64_t p = 0; p < panels; ++p) {
         W *scores = space.scores.get(), *sums = sums_of(space, p);
-        score(keys, count, queries_of(space, p), scores);
+        products_.multiply(keys, count, queries_of(space, p), channels_, true, scores);
         const Numbers numbers = {space.largest.get() + p * panel, space.total.get() + p * panel};
         weigh(scores, count, numbers, sums, block == 0);
-        multiply(scores, count, values, count, 0, value_channels_, block == 0, sums);
+        products_.multiply(values, value_channels_, scores, count, block == 0, sums);
         if (has_squares())
-          multiply(scores, count, squares, count, 0, value_channels_, block == 0, sums + value_channels_ * panel);
+          products_.multiply(squares, value_channels_, scores, count, block == 0, sums + value_channels_ * panel);
       }
     }
   }
@@ -130,34 +104,12 @@ class Attention {
   }
 
  private:
-  static constexpr int64_t longest_sum = channels_of_a_piece > keys_of_a_block ? channels_of_a_piece : keys_of_a_block;
+  static constexpr int panel_vectors = Products<W>::vectors;
 
   // Of each lane of a panel: the largest score so far, and the sum of weights by it.
   struct Numbers {
     W *largest, *total;
   };
-
-  void score(const W* keys, int64_t count, const W* queries, W* scores) const {
-    int64_t c = 0;
-    do {
-      const int64_t depth = smaller(channels_of_a_piece, channels_ - c);
-      multiply(queries + c * panel, depth, keys, channels_, c, count, c == 0, scores);
-      c += depth;
-    } while (c < channels_);
-  }
-
-  // sums (rows, panel) = or += the product of a panel (depth, panel) with that part of the weights (tiles of rows, whole
-  // depth, rows of a tile) which begins at `first`.
-  void multiply(
-      const W* lines, int64_t depth, const W* weights, int64_t whole_depth, int64_t first, int64_t rows, bool from_zero,
-      W* sums) const {
-    const Source<W> source = {lines, 0, 1, 0};
-    const Taps taps = {taps_.get(), depth};
-    for_each_tile(0, rows, [&](int64_t row, auto tile) {
-      const Partial<W> parts[] = {{sums + row * panel, panel, from_zero}};
-      convolve_tile<tile, panel_vectors, 1>(source, 0, taps, weights + row * whole_depth + first * tile, 0, parts);
-    });
-  }
 
   // From scores to weights, and what is there already to the new largest score.
   void weigh(W* scores, int64_t count, const Numbers& numbers, W* sums, bool first) const {
@@ -193,25 +145,8 @@ class Attention {
   }
 
   const int64_t channels_, value_channels_, keys_, rows_;
-  Buffer<ColumnTap> taps_;
+  const Products<W> products_;
 };
-
-// Of each channel the median of a few positions, of which 0 takes the place of what is no number: a value that no query
-// attends to may be far from all others, and a mean with it.
-template <class T>
-void find_centres(const Positions<const T>& values, Wide<T>* centre) {
-  using W = Wide<T>;
-  constexpr int few = 5;
-  const Buffer<W> rows(values.channels * few);
-  for (int64_t i = 0; i < few; ++i) values.read(0, values.channels, i * (values.size - 1) / (few - 1), 1, 1, rows.get() + i, few);
-  for (int64_t c = 0; c < values.channels; ++c) {
-    W* found = rows.get() + c * few;
-    for (int i = 0; i < few; ++i)
-      if (!std::isfinite(found[i])) found[i] = 0;
-    std::nth_element(found, found + few / 2, found + few);
-    centre[c] = found[few / 2];
-  }
-}
 
 template <class T>
 void pack_block(
@@ -219,17 +154,13 @@ void pack_block(
     Wide<T>* packed) {
   using W = Wide<T>;
   const int64_t first = block * keys_of_a_block, count = attention.keys_in(block);
-  const Positions<const T> keys(call.keys, call.key, sample), values(call.values, call.value, sample);
-  Buffer<W> rows(larger(keys.channels, values.channels) * keys_of_a_block);
+  const Buffer<W> rows(larger(call.keys.channels, call.values.channels) * keys_of_a_block);
+  const Positions<const T> keys(call.keys, call.key, sample);
   keys.read(0, keys.channels, first, count, 1, rows.get(), keys_of_a_block);
-  attention.pack_keys(rows.get(), count, attention.keys_of(packed, block));
-  values.read(0, values.channels, first, count, 1, rows.get(), keys_of_a_block);
-  for (int64_t d = 0; d < values.channels; ++d) {
-    W* row = rows.get() + d * keys_of_a_block;
-    const Vector<W> less = broadcast(centre[d]);
-    for_each_vector<W>(0, count, [&](int64_t i, auto part) { store(row + i, load(row + i, part) - less, part); });
-  }
-  attention.pack_values(rows.get(), count, attention.values_of(packed, block));
+  Products<W>::pack_columns(rows.get(), keys_of_a_block, count, keys.channels, attention.keys_of(packed, block));
+  const Positions<const T> values(call.values, call.value, sample);
+  read_centred(values, first, count, centre, rows.get(), keys_of_a_block);
+  Products<W>::pack_rows(rows.get(), keys_of_a_block, values.channels, count, 0, count, attention.values_of(packed, block));
 }
 
 template <class T>

@@ -1,0 +1,56 @@
+// Products of matrices: columns are lanes, a panel of them at a time, and rows go by tiles.
+
+#pragma once
+
+#include "tile.h"
+
+namespace fastnorm::FASTNORM_ISA {
+
+template <class W>
+class Products {
+ public:
+  static constexpr int vectors = tile_vectors<tile_channels>;
+  // Columns of a panel.
+  static constexpr int64_t panel = vectors * lanes<W>;
+  // Products that are summed in one piece: as many lines of a panel fit in L1.
+  static constexpr int64_t longest = 96;
+
+  Products() : taps_(longest) {
+    for (int64_t i = 0; i < longest; ++i) taps_.get()[i] = {i * panel, i};
+  }
+
+  // sums (rows, panel) = or += the product of weights (tiles of rows, depth, rows of a tile) with lines (depth, panel).
+  void multiply(const W* weights, int64_t rows, const W* lines, int64_t depth, bool from_zero, W* sums) const {
+    int64_t first = 0;
+    do {
+      const int64_t count = smaller(longest, depth - first);
+      const Source<W> source = {lines + first * panel, 0, 1, 0};
+      const Taps taps = {taps_.get(), count};
+      for_each_tile(0, rows, [&](int64_t row, auto tile) {
+        const Partial<W> parts[] = {{sums + row * panel, panel, from_zero && first == 0}};
+        convolve_tile<tile, vectors, 1>(source, 0, taps, weights + row * depth + first * tile, 0, parts);
+      });
+      first += count;
+    } while (first < depth);
+  }
+
+  // Weights of what lies as (rows, depth), or as (depth, rows), lines `stride` apart. Packed by rows, what is there may be
+  // the part from `first` on of a depth that is `whole`.
+  static void pack_rows(
+      const W* from, int64_t stride, int64_t rows, int64_t depth, int64_t first, int64_t whole, W* weights) {
+    for_each_tile(0, rows, [&](int64_t row, auto tile) {
+      pack_filters<tile>(from + row * stride, stride, 1, depth, 1, weights + row * whole + first * tile);
+    });
+  }
+  static void pack_columns(const W* from, int64_t stride, int64_t rows, int64_t depth, W* weights) {
+    for_each_tile(0, rows, [&](int64_t row, auto tile) {
+      W* to = weights + row * depth;
+      for (int64_t i = 0; i < depth; ++i, to += tile) __builtin_memcpy(to, from + i * stride + row, tile * sizeof(W));
+    });
+  }
+
+ private:
+  Buffer<ColumnTap> taps_;
+};
+
+}  // namespace fastnorm::FASTNORM_ISA
