@@ -42,6 +42,9 @@ struct Cpu {
     kernels().upsample_pad2d_backward(args, torch_threads());
   }
   static void run(const char*, const Tensor&, const AttentionStats& args) { kernels().attention_stats(args, torch_threads()); }
+  static void run(const char*, const Tensor&, const AttentionStatsBackward& args) {
+    kernels().attention_stats_backward(args, torch_threads());
+  }
 };
 
 }  // namespace
@@ -50,5 +53,6 @@ struct Cpu {
 STABLE_TORCH_LIBRARY_IMPL(fastnorm, CPU, m) {
   fastnorm::register_operators<fastnorm::Cpu>(m);
   m.impl("attention_stats", TORCH_BOX(&fastnorm::attention_stats<fastnorm::Cpu>));
+  m.impl("attention_stats_backward", TORCH_BOX(&fastnorm::attention_stats_backward<fastnorm::Cpu>));
   m.impl("norm_conv2d", TORCH_BOX(&fastnorm::norm_conv2d<fastnorm::Cpu>));
 }

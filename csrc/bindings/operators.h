@@ -361,19 +361,29 @@ Tensor upsample_pad2d_backward(Tensor grad, Sizes scale, Sizes padding, int64_t 
   return grad_input;
 }
 
+// Queries, keys and values that fit together, in the layout of each.
+struct AttentionMaps {
+  const Map queries, keys, values;
+
+  AttentionMaps(const char* op, const Tensor& query, const Tensor& key, const Tensor& value)
+      : queries(op, query), keys(op, key), values(op, value) {
+    const Planes &q = queries.planes, &k = keys.planes, &v = values.planes;
+    STD_TORCH_CHECK(
+        k.element == q.element && k.samples == q.samples && k.channels == q.channels && k.size > 0, op,
+        ": key: expected the query's type, samples and channels, and a position at least");
+    STD_TORCH_CHECK(
+        v.element == q.element && v.samples == q.samples && v.size == k.size, op,
+        ": value: expected the query's type and samples, and the key's positions");
+  }
+};
+
 // The C++ kernels for CUDA have none.
 template <class Device>
 std::tuple<Tensor, Tensor> attention_stats(
     Tensor query, Tensor key, Tensor value, double scale, double min_var, bool need_std) {
   const char* op = "attention_stats";
-  const Map queries(op, query), keys(op, key), values(op, value);
-  const Planes &q = queries.planes, &k = keys.planes, &v = values.planes;
-  STD_TORCH_CHECK(
-      k.element == q.element && k.samples == q.samples && k.channels == q.channels && k.size > 0, op,
-      ": key: expected the query's type, samples and channels, and a position at least");
-  STD_TORCH_CHECK(
-      v.element == q.element && v.samples == q.samples && v.size == k.size, op,
-      ": value: expected the query's type and samples, and the key's positions");
+  const AttentionMaps maps(op, query, key, value);
+  const Planes &q = maps.queries.planes, &v = maps.values.planes;
   std::vector<int64_t> sizes(query.sizes().begin(), query.sizes().end());
   sizes[1] = v.channels;
   const auto new_result = [&] { return new_empty(query, sizes, wide_type(query), q.channels_last); };
@@ -381,8 +391,37 @@ std::tuple<Tensor, Tensor> attention_stats(
   Device::run(
       op, query,
       AttentionStats{
-          q, k, v, scale, min_var, data(queries.tensor), data(keys.tensor), data(values.tensor), out(mean), out(std)});
+          q, maps.keys.planes, v, scale, min_var, data(maps.queries.tensor), data(maps.keys.tensor),
+          data(maps.values.tensor), out(mean), out(std)});
   return {mean, std};
+}
+
+// Without a gradient of std, mean and std are not read. The C++ kernels for CUDA have none.
+template <class Device>
+std::tuple<Tensor, Tensor, Tensor> attention_stats_backward(
+    Tensor grad_mean, OptionalTensor grad_std, Tensor query, Tensor key, Tensor value, Tensor mean, Tensor std, double scale,
+    double min_var) {
+  const char* op = "attention_stats_backward";
+  const AttentionMaps maps(op, query, key, value);
+  const Map result(op, grad_mean);
+  const Planes &q = maps.queries.planes, &v = maps.values.planes, &r = result.planes;
+  STD_TORCH_CHECK(
+      grad_mean.scalar_type() == wide_type(query) && r.samples == q.samples && r.channels == v.channels && r.size == q.size,
+      op, ": grad_mean: expected a gradient of the mean, as the forward returned it");
+  OptionalTensor mean_of_maps, std_of_maps;
+  if (grad_std.has_value()) {
+    grad_std = result.aligned(op, "grad_std", grad_std);
+    mean_of_maps = result.aligned(op, "mean", mean);
+    std_of_maps = result.aligned(op, "std", std);
+  }
+  Tensor grad_query = maps.queries.new_map(), grad_key = maps.keys.new_map(), grad_value = maps.values.new_map();
+  Device::run(
+      op, query,
+      AttentionStatsBackward{
+          q, maps.keys.planes, v, r, scale, min_var, data(result.tensor), data(grad_std), data(maps.queries.tensor),
+          data(maps.keys.tensor), data(maps.values.tensor), data(mean_of_maps), data(std_of_maps), out(grad_query),
+          out(grad_key), out(grad_value)});
+  return {grad_query, grad_key, grad_value};
 }
 
 template <class Device>

@@ -219,6 +219,15 @@ struct AttentionStats {
   void *mean, *std;
 };
 
+// The gradients of what AttentionStats computes. results are mean, std and their gradients: all wide, as mean lies. Without
+// grad_std, neither mean nor std is read.
+struct AttentionStatsBackward {
+  Planes queries, keys, values, results;
+  double scale, min_var;
+  const void *grad_mean, *grad_std, *query, *key, *value, *mean, *std;
+  void *grad_query, *grad_key, *grad_value;
+};
+
 struct Kernels {
   const char* isa;
   void (*instance_stats)(const InstanceStats&, const Threads&);
@@ -234,6 +243,7 @@ struct Kernels {
   void (*upsample_pad2d)(const UpsamplePad2d&, const Threads&);
   void (*upsample_pad2d_backward)(const UpsamplePad2dBackward&, const Threads&);
   void (*attention_stats)(const AttentionStats&, const Threads&);
+  void (*attention_stats_backward)(const AttentionStatsBackward&, const Threads&);
 };
 
 // The table in use: the best that this machine can run, unless `use_isa` chose another.

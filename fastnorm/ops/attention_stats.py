@@ -10,8 +10,8 @@ A kernel meets the keys a block at a time, with the largest score so far (online
 arXiv:1805.02867), and keeps no score: memory is linear in positions. Values are taken less the median of a few of
 them, which changes neither result and keeps digits of the deviation.
 
-At least, for each pair of a query and a key: 2 * (C + 2 * D) flops, C being the channels of a key and D of a value. The
-backward recomputes scores, of a few queries at a time, and is nothing but products of matrices and a few maps.
+At least, for each pair of a query and a key: 2 * (C + 2 * D) flops, C being the channels of a key and D of a value; and in
+the backward, which recomputes scores, of a few queries at a time, 2 * (3 * C + 4 * D).
 """
 
 import torch

@@ -42,6 +42,8 @@ _TRITON = {
 }
 # Of these, the CUDA library has not.
 _NOT_IN_CUDA = "norm_conv2d", "attention_stats"
+# And those that have a kernel on CPU alone.
+_ON_CPU_ALONE = ("attention_stats_backward",)
 
 _PACKAGE = __package__.rpartition(".")[0]
 CUDA_LIBRARY = Path(__file__).parent.parent / "_C_cuda.so"
@@ -70,7 +72,9 @@ def which(kernel: str, device: str) -> str:
         return "reference"
     if device == "cuda":
         _meet_gpus()
-    backend = _in_use.get(device, "definition") if kernel in _TRITON else "definition"
+    backend = _in_use.get(device, "definition")
+    if kernel not in _TRITON:
+        return "cpu" if backend == "cpu" and kernel in _ON_CPU_ALONE else "definition"
     if backend == "cuda" and kernel in _NOT_IN_CUDA:
         return "triton" if _has_triton() else "definition"
     return backend
