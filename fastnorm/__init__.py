@@ -4,6 +4,7 @@ __version__ = "0.1.0"
 
 from . import _start as _start  # First, for it looks after Ctrl-C while the rest is imported.
 from . import functional as functional
+from . import losses as losses
 from . import nn as nn
 from . import ops as ops
 from .allocator import tune_allocator as tune_allocator
