@@ -348,6 +348,46 @@ def check_attention(function: str, query: Tensor, key: Tensor, value: Tensor) ->
     return as_type_of(function, "key", key, query), as_type_of(function, "value", value, query)
 
 
+def check_patches(function: str, content: Tensor, style: Tensor, patch_size: int, stride: int) -> Tensor:
+    """Two maps of images, of which the second may be one for all, and patches that fit into both: the second, in the
+    content's type.
+    """
+    check_channels(function, content, 2, "content")
+    check_channels(function, style, 2, "style")
+    n, c = content.shape[:2]
+    if style.shape[1] != c or style.shape[0] not in (1, n):
+        raise ValueError(f"{function}: style: expected {c} channels and {n} samples or 1, got {_shape(style)}")
+    check_integer(function, "stride", stride, 1)
+    check_patch_size(function, patch_size, _plane(content), "content")
+    check_patch_size(function, patch_size, _plane(style), "style")
+    return as_type_of(function, "style", style, content)
+
+
+def check_patch_size(function: str, patch_size: int, size: tuple[int, ...], whose: str) -> None:
+    """Of patches in a map of that size."""
+    check_integer(function, "patch_size", patch_size, 1)
+    if any(patch_size > length for length in size):
+        raise ValueError(f"{function}: patch_size: expected patches that fit into the {whose}, {tuple(size)}, got {patch_size}")
+
+
+def check_patch_index(
+    function: str, index: Tensor, style: Tensor, size: tuple[int, ...], patch_size: int, stride: int
+) -> None:
+    """A patch of the style for each patch of a map of that size."""
+    check_tensor(function, "index", index, {torch.int64}, "int64")
+    check_same_device(function, "index", index, style)
+    n, places = style.shape[0], tuple((length - patch_size) // stride + 1 for length in size)
+    if index.dim() != 3 or index.shape[1:] != places or n not in (1, index.shape[0]):
+        samples = "N" if n == 1 else n
+        expected = f"({samples}, {', '.join(map(str, places))})"
+        raise ValueError(f"{function}: index: expected a patch for each place, {expected}, got {_shape(index)}")
+
+
+def check_integer(function: str, name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, _INTEGERS) or value < least:
+        raise ValueError(f"{function}: {name}: expected an integer of at least {least}, got {value!r}")
+
+
 def check_sizes(function: str, name: str, value, dims: int, least: int, words: str = "") -> None:
     if type(value) is int and value >= least:
         return

@@ -20,10 +20,14 @@ from ._checks import (
     check_filter_bias,
     check_filters,
     check_groups,
+    check_integer,
     check_layer_filters,
     check_map,
     check_number,
     check_output_statistics,
+    check_patch_index,
+    check_patch_size,
+    check_patches,
     check_per_plane,
     check_running_statistics,
     check_same_device,
@@ -778,6 +782,90 @@ def attention_stats(
     check_number("attention_stats", "scale", scale)
     check_number("attention_stats", "min_var", min_var, 0)
     return _run(ops.attention_stats)(query, key, value, scale, min_var, return_std)
+
+
+def patch_match(
+    content: Tensor,
+    style: Tensor,
+    patch_size: int = 3,
+    stride: int = 1,
+    usage_penalty: float = 0.0,
+    *,
+    return_score: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """For each patch of the content the patch of the style that is most like it, by normalised cross-correlation.
+
+        index = argmax over style patches of <content patch, style patch> / (|content patch| |style patch|)
+
+    Li and Wand 2016, arXiv:1601.04589; Chen and Schmidt 2016, arXiv:1612.04337. No matrix of scores is made. With a usage
+    penalty, the deep feature reshuffle of Gu et al., CVPR 2018: patches choose one after the other, row by row, and the
+    correlation with a patch of the style is less by the penalty for each time that it has been chosen in that sample.
+
+    Args:
+        content: (N, C, H, W).
+        style: (N or 1, C, H', W'), one of its own for each sample, or one for all.
+        patch_size: patches are squares of so many pixels, which lie within the map.
+        stride: how far apart patches begin, in the content and in the style.
+        usage_penalty: 0 or more; with a large one all patches of the style are used about as often.
+        return_score: True for the correlation of the chosen pair, too.
+
+    Returns:
+        index, int64 (N, rows, columns), with rows = (H - patch_size) // stride + 1 and columns alike: a style patch by its
+        number, row by row; of several that are as much alike, the first. Or (index, score); score is in float32, or float64
+        of float64, and without the penalty. A patch without length has a correlation of 0. A correlation that is NaN is
+        never chosen before a number; where all are, the index is 0 and the score NaN. Neither has a gradient.
+    """
+    name = "patch_match"
+    style = check_patches(name, content, style, patch_size, stride)
+    check_number(name, "usage_penalty", usage_penalty, 0)
+    return _run(ops.patch_match)(content, style, patch_size, stride, usage_penalty, return_score)
+
+
+def swap_patches(
+    style: Tensor, index: Tensor, size: int | tuple[int, int], patch_size: int = 3, stride: int = 1
+) -> Tensor:
+    """A map of patches of the style, by the index that `patch_match` found; where patches overlap, their average.
+
+    Args:
+        style: (N or 1, C, H', W').
+        index: int64 (N, rows, columns), the number of a style patch for each patch of the output.
+        size: (H, W) of the output, or one number for both.
+        patch_size, stride: as of `patch_match`.
+
+    Returns:
+        (N, C, H, W), 0 where no patch covers a pixel. Its gradient is the style's.
+
+    Raises:
+        RuntimeError: an index that is no patch of the style. On a GPU it is not noticed, or fails later.
+    """
+    name = "swap_patches"
+    check_channels(name, style, 2, "style")
+    check_sizes(name, "size", size, 2, 1)
+    check_integer(name, "stride", stride, 1)
+    check_patch_size(name, patch_size, style.shape[2:], "style")
+    check_patch_size(name, patch_size, per_dimension(size, 2), "output")
+    check_patch_index(name, index, style, per_dimension(size, 2), patch_size, stride)
+    return _run(ops.swap_patches)(style, index, size, patch_size, stride)
+
+
+def style_swap(
+    content: Tensor, style: Tensor, patch_size: int = 3, stride: int = 1, usage_penalty: float = 0.0
+) -> Tensor:
+    """The content with each of its patches replaced by the patch of the style that is most like it; their average where they
+    overlap.
+
+        swap_patches(style, patch_match(content, style, patch_size, stride, usage_penalty), (H, W), patch_size, stride)
+
+    Chen and Schmidt 2016, arXiv:1612.04337; with a usage penalty Gu et al., CVPR 2018. Arguments are those of `patch_match`.
+
+    Returns:
+        (N, C, H, W). A pixel that no patch covers, as with a stride above 1 the last ones may be, stays the content's. The
+        gradient goes to the style, and to the content where its pixels stayed: the choice has none.
+    """
+    name = "style_swap"
+    style = check_patches(name, content, style, patch_size, stride)
+    check_number(name, "usage_penalty", usage_penalty, 0)
+    return _run(ops.style_swap)(content, style, patch_size, stride, usage_penalty)
 
 
 def _run(room):

@@ -17,6 +17,7 @@ from .residual import Residual
 from .sanet import SANet
 from .spatially_adaptive_dynamic_instance_norm import SpatiallyAdaptiveDynamicInstanceNorm
 from .spatially_adaptive_norm import SpatiallyAdaptiveNorm2d
+from .style_swap import StyleSwap
 from .upsample_conv2d import UpsampleConv2d
 from .upsample_pad import UpsamplePad2d
 
@@ -46,6 +47,7 @@ __all__ = [
     "SANet",
     "SpatiallyAdaptiveDynamicInstanceNorm",
     "SpatiallyAdaptiveNorm2d",
+    "StyleSwap",
     "UpsampleConv2d",
     "UpsamplePad2d",
 ]

@@ -13,9 +13,12 @@ from . import (
     modulated_conv2d,
     norm_conv2d,
     norm_conv_transpose2d,
+    patch_match,
     reflection_pad,
     scale_shift,
     spatially_adaptive_norm,
+    style_swap,
+    swap_patches,
     upsample_conv2d,
     upsample_pad2d,
 )
@@ -40,5 +43,8 @@ OPERATORS = {
         norm_conv2d,
         norm_conv_transpose2d,
         attention_stats,
+        patch_match,
+        swap_patches,
+        style_swap,
     )
 }

@@ -48,6 +48,12 @@ first_calls = pytest.mark.parametrize("call", FIRST, ids=str)
 calls_in_time = pytest.mark.parametrize(
     "call", [pytest.param(call, marks=() if call in FIRST else pytest.mark.long) for call in CALLS], ids=str
 )
+# What has an index for a result has no gradient.
+DIFFERENTIABLE = [call for call in CALLS if call.operator.backward_maps]
+differentiable_calls = pytest.mark.parametrize("call", DIFFERENTIABLE, ids=str)
+differentiable_calls_in_time = pytest.mark.parametrize(
+    "call", [pytest.param(call, marks=() if call in FIRST else pytest.mark.long) for call in DIFFERENTIABLE], ids=str
+)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
@@ -61,8 +67,8 @@ def hands_on(operator):
 
 
 def filters_of(call, sample):
-    """What has the type of the map beside it: filters, or a weight of them; keys and values."""
-    if call.operator.name == "attention_stats":
+    """What has the type of the map beside it: filters, or a weight of them; keys and values; a style's patches."""
+    if call.operator.name in ("attention_stats", "patch_match", "style_swap"):
         return tensors(sample)[1:]
     if not any(kernel.startswith("dynamic_") for kernel in call.operator.kernels):
         return []
@@ -125,18 +131,27 @@ def bends(sample):
 
 
 def cotangents(outputs, layout=lambda gradient: gradient, seed=1):
-    """A random gradient for each output."""
+    """A random gradient for each output that may have one."""
     generator = torch.Generator().manual_seed(seed)
     return [
         layout(torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output.device, output.dtype))
         for output in outputs
+        if output.is_floating_point()
     ]
 
 
 def differentiate(function, sample, gradients):
     """The gradient of every differentiable input, given those of the outputs."""
     sample, inputs = leaves(sample)
-    return torch.autograd.grad(run(function, sample), inputs, gradients)
+    return gradients_of(run(function, sample), inputs, gradients)
+
+
+def gradients_of(outputs, inputs, gradients):
+    """Zeros where no output depends on an input as far as autograd knows."""
+    outputs = [output for output in outputs if output.is_floating_point()]
+    if not any(output.requires_grad for output in outputs):
+        return tuple(map(torch.zeros_like, inputs))
+    return torch.autograd.grad(outputs, inputs, gradients)
 
 
 def backend(operator):

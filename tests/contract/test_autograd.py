@@ -5,8 +5,9 @@ import torch
 from accuracy import assert_accurate
 from calls import (
     TINY,
-    calls_in_time,
     cotangents,
+    differentiable_calls,
+    differentiable_calls_in_time,
     double,
     every_call,
     filters_of,
@@ -20,21 +21,21 @@ from layouts import every_layout
 
 
 @every_layout
-@every_call
+@differentiable_calls
 def test_gradcheck(call, layout):
     function, inputs = of_inputs(call.operator.run, call.sample(TINY, torch.float64).map(layout))
     assert torch.autograd.gradcheck(function, inputs)
 
 
 @every_layout
-@calls_in_time
+@differentiable_calls_in_time
 def test_gradgradcheck(call, layout):
     function, inputs = of_inputs(call.operator.run, call.sample(TINY, torch.float64).map(layout))
     assert torch.autograd.gradgradcheck(function, inputs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@every_call
+@differentiable_calls
 def test_second_derivative_in_every_type(call, dtype):
     """As a penalty on the gradient takes it."""
 
@@ -57,7 +58,7 @@ def test_second_derivative_in_every_type(call, dtype):
         assert_accurate(gradient, expected[index], own[index], f"second derivative {index}", computed, scale=10)
 
 
-@every_call
+@differentiable_calls
 def test_third_derivatives(call):
     """Where inputs depend on each other: every derivative must end at the inputs, not in what made them."""
     function, inputs = of_inputs(call.operator.run, call.sample(TINY, torch.float64))

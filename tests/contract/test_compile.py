@@ -4,7 +4,7 @@ import io
 
 import pytest
 import torch
-from calls import calls_in_time, cotangents, every_call, filters_of, is_map, leaves, public, run, tensors
+from calls import calls_in_time, cotangents, every_call, filters_of, gradients_of, is_map, leaves, public, run, tensors
 from layouts import contiguous, every_layout
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -39,7 +39,7 @@ def recorded(call, layout, wanted=EVERYTHING):
     with Recorder() as recorder:
         outputs = run(call.operator.run, sample)
         if inputs[wanted]:
-            torch.autograd.grad(outputs, inputs[wanted], cotangents(outputs, layout))
+            gradients_of(outputs, inputs[wanted], cotangents(outputs, layout))
     # A kernel knows no gradient: the autograd.Function around it does.
     detached = [[arg.detach() if isinstance(arg, torch.Tensor) else arg for arg in args] for _, args in recorder.calls]
     return [(function, args) for (function, _), args in zip(recorder.calls, detached)]
@@ -68,7 +68,7 @@ def test_kernels_are_listed(call):
 def forward_and_backward(function, call, shape):
     sample, inputs = leaves(call.sample(shape))
     outputs = run(function, sample)
-    return *outputs, *torch.autograd.grad(outputs, inputs, cotangents(outputs))
+    return *outputs, *gradients_of(outputs, inputs, cotangents(outputs))
 
 
 def assert_compiled(call, backend):
@@ -128,8 +128,8 @@ def test_an_exported_layer_learns_what_the_layer_does(call):
     def learn(layer):
         sample, maps = leaves(call.sample(SMALL, torch.float64, seed=1))
         outputs = layer(*maps_of(sample))
-        inputs = [*maps_of(sample), *(parameter for parameter in layer.parameters() if parameter.requires_grad)]
-        return outputs, torch.autograd.grad(outputs, inputs, cotangents(outputs))
+        inputs = [tensor for tensor in (*maps_of(sample), *layer.parameters()) if tensor.requires_grad]
+        return outputs, gradients_of(outputs, inputs, cotangents(outputs))
 
     torch.testing.assert_close(learn(loaded), learn(layer))
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from accuracy import assert_accurate, assert_gradients, assert_values
-from calls import DEVICE, bends, cotangents, differentiate, double, every_call, is_map, leaves, run, tensors
+from calls import DEVICE, bends, cotangents, differentiate, double, every_call, gradients_of, is_map, leaves, run, tensors
 from layouts import every_layout
 
 from fastnorm.ops import OPERATORS
@@ -46,7 +46,7 @@ def test_a_cuda_graph_can_be_replayed_on_other_numbers(call, layout):
     def step():
         copy, inputs = leaves(sample)
         outputs = run(call.operator.run, copy)
-        return *outputs, *torch.autograd.grad(outputs, inputs, given)
+        return *outputs, *gradients_of(outputs, inputs, given)
 
     on_the_side = torch.cuda.Stream()
     on_the_side.wait_stream(torch.cuda.current_stream())

@@ -3,7 +3,7 @@
 import poison
 import pytest
 import torch
-from calls import DEVICE, backend, cotangents, differentiate, every_call, every_dtype, hands_on, leaves, run, tensors
+from calls import DEVICE, backend, cotangents, differentiable_calls, differentiate, every_call, every_dtype, hands_on, leaves, run, tensors
 from layouts import channels_last, channels_last_cropped, contiguous, every_layout, every_other
 from torch.profiler import ProfilerActivity, profile
 
@@ -89,7 +89,7 @@ def test_forward_takes_its_output_and_numbers_per_plane(call, layout):
 
 
 @every_layout
-@every_call
+@differentiable_calls
 def test_backward_takes_its_gradients_and_numbers_per_plane(call, layout):
     if backend(call.operator) == "definition":
         pytest.skip("definitions take what they like")

@@ -11,16 +11,18 @@ from fastnorm import functional
 SHAPE = 2, 19, 31, 33
 
 
-def skip_attention(call):
+def skip_scores(call):
     if call.operator.name == "attention_stats":
         pytest.skip("scores of 1e5, whose last places decide: see test_large_scores and test_values_far_from_zero")
+    if call.operator.name in ("patch_match", "style_swap"):
+        pytest.skip("all patches point the same way: the last places of their correlation decide")
 
 
 @every_layout
 @pytest.mark.parametrize("mean", [1e4, -1e4])
 @every_call
 def test_large_mean(call, mean, layout):
-    skip_attention(call)
+    skip_scores(call)
     sample = with_input(call.sample(SHAPE).map(layout), lambda input: input + mean)
     if "mean" in sample.kwargs:
         # It is the input's: what is left of the input is as large as ever.
@@ -63,7 +65,7 @@ def test_large_mean_gradient_no_worse_than_torch(shape, layout):
 @pytest.mark.parametrize("mean, deviation", [(0, 3e4), (6e4, 1e3), (-6e4, 300)], ids=["wide", "high", "low"])
 @every_call
 def test_the_end_of_float16(call, mean, deviation, layout):
-    skip_attention(call)
+    skip_scores(call)
 
     def far_out(input):
         return (input.double().tanh() * deviation + mean).clamp(-65504, 65504).half()
