@@ -12,6 +12,7 @@ from .dynamic_conv import DynamicConv1d, DynamicConv2d, DynamicConv3d
 from .dynamic_instance_norm import DynamicFilter, DynamicInstanceNorm
 from .instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 from .layer_instance_norm import LayerInstanceNorm2d
+from .recolor import Recolor
 from .reflection_pad import ReflectionPad1d, ReflectionPad2d, ReflectionPad3d
 from .residual import Residual
 from .sanet import SANet
@@ -19,6 +20,8 @@ from .spatially_adaptive_dynamic_instance_norm import SpatiallyAdaptiveDynamicIn
 from .spatially_adaptive_norm import SpatiallyAdaptiveNorm2d
 from .upsample_conv2d import UpsampleConv2d
 from .upsample_pad import UpsamplePad2d
+from .whiten_color import WhitenColor
+from .zca_whiten import ZCAWhiten
 
 __all__ = [
     "AdaAttN",
@@ -39,6 +42,7 @@ __all__ = [
     "InstanceNorm3d",
     "KernelPredictor",
     "LayerInstanceNorm2d",
+    "Recolor",
     "ReflectionPad1d",
     "ReflectionPad2d",
     "ReflectionPad3d",
@@ -48,6 +52,8 @@ __all__ = [
     "SpatiallyAdaptiveNorm2d",
     "UpsampleConv2d",
     "UpsamplePad2d",
+    "WhitenColor",
+    "ZCAWhiten",
 ]
 
 # `import fastnorm.nn.InstanceNorm2d` works as `from fastnorm.nn import InstanceNorm2d` does: import takes what is here.

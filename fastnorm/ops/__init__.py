@@ -5,19 +5,24 @@ from . import (
     adain,
     attention_stats,
     conditional_instance_norm,
+    covariance,
     dynamic_conv2d,
     dynamic_instance_norm,
+    gram_matrix,
     instance_norm,
     instance_stats,
     layer_instance_norm,
     modulated_conv2d,
     norm_conv2d,
     norm_conv_transpose2d,
+    recolor,
     reflection_pad,
     scale_shift,
     spatially_adaptive_norm,
     upsample_conv2d,
     upsample_pad2d,
+    whiten_color,
+    zca_whiten,
 )
 
 OPERATORS = {
@@ -40,5 +45,10 @@ OPERATORS = {
         norm_conv2d,
         norm_conv_transpose2d,
         attention_stats,
+        gram_matrix,
+        covariance,
+        whiten_color,
+        zca_whiten,
+        recolor,
     )
 }
