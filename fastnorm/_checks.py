@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .ops._activation import ACTIVATIONS, CODES
+from .ops._spectral import METHODS
 from .ops._window import PADDING_MODES, both_sides, from_last, output_size, per_dimension
 from .ops.instance_stats import EPS_MODES, plane_size
 
@@ -386,6 +387,36 @@ def check_patch_index(
 def check_integer(function: str, name: str, value: int, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, _INTEGERS) or value < least:
         raise ValueError(f"{function}: {name}: expected an integer of at least {least}, got {value!r}")
+
+
+def check_flag(function: str, name: str, value: bool) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{function}: {name}: expected True or False, got {value!r}")
+
+
+def check_up_to_volumes(function: str, map: Tensor, name: str = "input") -> None:
+    """An (N, C, *) map of one to three spatial dimensions."""
+    check_map(function, map, name)
+    if map.dim() > 5:
+        raise ValueError(f"{function}: {name}: expected one to three spatial dimensions, got {_shape(map)}")
+
+
+def check_style_map(function: str, style: Tensor, input: Tensor) -> None:
+    """A map of any size with the input's channels, for each of its samples or for all."""
+    check_up_to_volumes(function, style, "style")
+    check_same_device(function, "style", style, input)
+    n, c = input.shape[:2]
+    if style.shape[1] != c or style.shape[0] not in (1, n):
+        raise ValueError(f"{function}: style: expected {c} channels and {n} samples or 1, got {_shape(style)}")
+
+
+def check_roots(function: str, eps: float, method: str) -> None:
+    """How the root of a covariance is taken."""
+    if not isinstance(method, str) or method not in METHODS:
+        raise ValueError(f"{function}: method: expected {_one_of(METHODS)}, got {method!r}")
+    check_number(function, "eps", eps, 0)
+    if method == "newton_schulz" and eps == 0:
+        raise ValueError(f"{function}: eps: newton_schulz needs one of more than 0, got {eps}")
 
 
 def check_sizes(function: str, name: str, value, dims: int, least: int, words: str = "") -> None:

@@ -19,6 +19,7 @@ from ._checks import (
     check_channels,
     check_filter_bias,
     check_filters,
+    check_flag,
     check_groups,
     check_integer,
     check_layer_filters,
@@ -29,16 +30,19 @@ from ._checks import (
     check_patch_size,
     check_patches,
     check_per_plane,
+    check_roots,
     check_running_statistics,
     check_same_device,
     check_same_shape,
     check_sizes,
     check_statistics_rule,
     check_statistics_settings,
+    check_style_map,
     check_styles,
     check_tensor,
     check_transposed_filters,
     check_transposed_window,
+    check_up_to_volumes,
     check_upsampling,
     check_window,
 )
@@ -740,9 +744,7 @@ def reflection_pad(input: Tensor, padding: int | tuple[int, ...]) -> Tensor:
         padding: 0 or more and less than the map, of all sides or in torch's order: (left, right), then (top, bottom), then
             (front, back).
     """
-    check_map("reflection_pad", input)
-    if input.dim() > 5:
-        raise ValueError(f"reflection_pad: input: expected one to three spatial dimensions, got {tuple(input.shape)}")
+    check_up_to_volumes("reflection_pad", input)
     check_upsampling("reflection_pad", input, 1, padding, "reflect", "input")
     return _run(ops.reflection_pad)(input, padding)
 
@@ -866,6 +868,106 @@ def style_swap(
     style = check_patches(name, content, style, patch_size, stride)
     check_number(name, "usage_penalty", usage_penalty, 0)
     return _run(ops.style_swap)(content, style, patch_size, stride, usage_penalty)
+
+
+def gram_matrix(input: Tensor, centred: bool = False, normalized: bool = False) -> Tensor:
+    """Products of all pairs of a sample's channels, summed over positions: what a style looks like, wherever it does.
+
+        x x^T, x being (C, positions)
+
+    Gatys et al. 2016. It is exactly symmetric.
+
+    Args:
+        input: (N, C, L), (N, C, H, W) or (N, C, D, H, W).
+        centred: of the input less the mean of each plane: Li et al. 2017, arXiv:1703.01664.
+        normalized: divided by C * positions: Johnson et al. 2016, arXiv:1603.08155.
+
+    Returns:
+        (N, C, C), in the input's type: a sum beyond the end of float16 is infinite there, unless normalized.
+    """
+    check_up_to_volumes("gram_matrix", input)
+    check_flag("gram_matrix", "centred", centred)
+    check_flag("gram_matrix", "normalized", normalized)
+    return _run(ops.gram_matrix)(input, centred, normalized)
+
+
+def covariance(input: Tensor, correction: int = 1) -> Tensor:
+    """Covariance of each sample's channels over positions: torch.cov of (C, positions), for a batch.
+
+    Args:
+        input: (N, C, L), (N, C, H, W) or (N, C, D, H, W).
+        correction: 1 for the unbiased covariance, which needs two positions, 0 for the biased.
+
+    Returns:
+        (N, C, C), in the input's type.
+    """
+    check_up_to_volumes("covariance", input)
+    check_statistics_settings("covariance", input, 0.0, correction, "var")
+    return _run(ops.covariance)(input, correction)
+
+
+def whiten_color(
+    content: Tensor, style: Tensor, alpha: float = 1.0, eps: float = 1e-5, method: str = "eigh"
+) -> Tensor:
+    """Whitening and colouring: the content with the covariance and the mean of the style.
+
+        alpha * (cov(style)^(1/2) cov(content)^(-1/2) (content - mean(content)) + mean(style)) + (1 - alpha) * content
+
+    WCT, Li et al. 2017, arXiv:1705.08086. Both roots are the symmetric ones, covariances unbiased; of a single position they
+    are 0.
+
+    Args:
+        content: (N, C, L), (N, C, H, W) or (N, C, D, H, W).
+        style: (N or 1, C, *), of any size.
+        alpha: a Python number; 1 for the style in full, 0 for the content.
+        eps: of "eigh", 0 or more: directions of no more variance are left out, neither whitened nor coloured, and those of
+            no more than rounding leaves (of float32 1e-6 times the largest variance). So positions may be fewer than
+            channels, and channels constant. Of "newton_schulz", more than 0: added to each variance.
+        method: "eigh", by eigenvalues; or "newton_schulz", by products of matrices alone: 15 steps of the coupled iteration,
+            in which variances of less than about 1e-4 of all together are whitened in part.
+
+    Returns:
+        The content's shape. Gradients are finite where variances are equal, too.
+    """
+    check_up_to_volumes("whiten_color", content, "content")
+    check_style_map("whiten_color", style, content)
+    check_number("whiten_color", "alpha", alpha)
+    check_roots("whiten_color", eps, method)
+    return _run(ops.whiten_color)(content, style, alpha, eps, method)
+
+
+def zca_whiten(input: Tensor, eps: float = 1e-5, method: str = "eigh") -> Tensor:
+    """Whitening: the input with uncorrelated channels of mean 0 and variance 1.
+
+        cov(input)^(-1/2) (input - mean(input))
+
+    The first half of `whiten_color`, as Avatar-Net has it alone: Sheng et al. 2018, arXiv:1805.03857.
+
+    Args:
+        input: (N, C, L), (N, C, H, W) or (N, C, D, H, W).
+        eps, method: as in `whiten_color`.
+    """
+    check_up_to_volumes("zca_whiten", input)
+    check_roots("zca_whiten", eps, method)
+    return _run(ops.zca_whiten)(input, eps, method)
+
+
+def recolor(input: Tensor, style: Tensor, eps: float = 1e-5, method: str = "eigh") -> Tensor:
+    """Colouring: a whitened input with the covariance and the mean of the style.
+
+        cov(style)^(1/2) input + mean(style)
+
+    The second half of `whiten_color`.
+
+    Args:
+        input: (N, C, L), (N, C, H, W) or (N, C, D, H, W), whitened.
+        style: (N or 1, C, *), of any size.
+        eps, method: as in `whiten_color`.
+    """
+    check_up_to_volumes("recolor", input)
+    check_style_map("recolor", style, input)
+    check_roots("recolor", eps, method)
+    return _run(ops.recolor)(input, style, eps, method)
 
 
 def _run(room):

@@ -12,6 +12,7 @@ from .dynamic_conv import DynamicConv1d, DynamicConv2d, DynamicConv3d
 from .dynamic_instance_norm import DynamicFilter, DynamicInstanceNorm
 from .instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 from .layer_instance_norm import LayerInstanceNorm2d
+from .recolor import Recolor
 from .reflection_pad import ReflectionPad1d, ReflectionPad2d, ReflectionPad3d
 from .residual import Residual
 from .sanet import SANet
@@ -20,6 +21,8 @@ from .spatially_adaptive_norm import SpatiallyAdaptiveNorm2d
 from .style_swap import StyleSwap
 from .upsample_conv2d import UpsampleConv2d
 from .upsample_pad import UpsamplePad2d
+from .whiten_color import WhitenColor
+from .zca_whiten import ZCAWhiten
 
 __all__ = [
     "AdaAttN",
@@ -40,6 +43,7 @@ __all__ = [
     "InstanceNorm3d",
     "KernelPredictor",
     "LayerInstanceNorm2d",
+    "Recolor",
     "ReflectionPad1d",
     "ReflectionPad2d",
     "ReflectionPad3d",
@@ -50,6 +54,8 @@ __all__ = [
     "StyleSwap",
     "UpsampleConv2d",
     "UpsamplePad2d",
+    "WhitenColor",
+    "ZCAWhiten",
 ]
 
 # `import fastnorm.nn.InstanceNorm2d` works as `from fastnorm.nn import InstanceNorm2d` does: import takes what is here.

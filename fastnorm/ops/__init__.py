@@ -5,8 +5,10 @@ from . import (
     adain,
     attention_stats,
     conditional_instance_norm,
+    covariance,
     dynamic_conv2d,
     dynamic_instance_norm,
+    gram_matrix,
     instance_norm,
     instance_stats,
     layer_instance_norm,
@@ -14,6 +16,7 @@ from . import (
     norm_conv2d,
     norm_conv_transpose2d,
     patch_match,
+    recolor,
     reflection_pad,
     scale_shift,
     spatially_adaptive_norm,
@@ -21,6 +24,8 @@ from . import (
     swap_patches,
     upsample_conv2d,
     upsample_pad2d,
+    whiten_color,
+    zca_whiten,
 )
 
 OPERATORS = {
@@ -46,5 +51,10 @@ OPERATORS = {
         patch_match,
         swap_patches,
         style_swap,
+        gram_matrix,
+        covariance,
+        whiten_color,
+        zca_whiten,
+        recolor,
     )
 }

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from . import backends, dynamic_conv2d
+from . import backends, dynamic_conv2d, norm_conv2d
 from ._layout import product
+from ._window import ZEROS
 
 
 def batched_product(a: Tensor, b: Tensor) -> Tensor:
@@ -17,3 +18,16 @@ def batched_product(a: Tensor, b: Tensor) -> Tensor:
         return b.new_zeros(a.shape[0], a.shape[1], b.shape[2])
     samples = zip(a.split(1), b.split(1))
     return torch.cat([dynamic_conv2d.dynamic_conv2d(map, filters.unsqueeze(-1)) for filters, map in samples])
+
+
+def product_of_positions(matrices: Tensor, input: Tensor, mean: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    """matrices @ (input - mean) + bias at each position, in one pass, like the input: matrices (N or 1, D, C) in the type in
+    which it is computed, mean (N, C), bias (N or 1, D). It has no gradient.
+    """
+    dims = input.dim() - 2
+    one, none = [1] * dims, [0] * (2 * dims)
+    filters = matrices.reshape(*matrices.shape, *one)
+    bias = None if bias is None else bias.expand(input.shape[0], -1)
+    entry = mean, None, None, None, 0, 0.0
+    exit = 0, 0.0, 0.0, 0, False, False, False
+    return norm_conv2d.kernel(input, filters, bias, *entry, one, one, none, one, 1, ZEROS, *exit)[0]

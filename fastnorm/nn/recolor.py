@@ -1,0 +1,22 @@
+from torch import Tensor, nn
+
+from .. import functional
+
+
+class Recolor(nn.Module):
+    """Colouring of a whitened map (WCT, Li et al. 2017, arXiv:1705.08086): `functional.recolor` as a module.
+
+    Args:
+        eps, method: how the root of a covariance is taken.
+    """
+
+    def __init__(self, eps: float = 1e-5, method: str = "eigh") -> None:
+        super().__init__()
+        self.eps, self.method = eps, method
+
+    def forward(self, input: Tensor, style: Tensor) -> Tensor:
+        """input (N, C, *), whitened; style (N or 1, C, *)."""
+        return functional.recolor(input, style, self.eps, self.method)
+
+    def extra_repr(self) -> str:
+        return f"eps={self.eps}, method={self.method!r}"

@@ -1,0 +1,23 @@
+from torch import Tensor, nn
+
+from .. import functional
+
+
+class WhitenColor(nn.Module):
+    """Whitening and colouring (WCT, Li et al. 2017, arXiv:1705.08086): `functional.whiten_color` as a module.
+
+    Args:
+        alpha: 1 for the style in full, 0 for the content.
+        eps, method: how roots of covariances are taken.
+    """
+
+    def __init__(self, alpha: float = 1.0, eps: float = 1e-5, method: str = "eigh") -> None:
+        super().__init__()
+        self.alpha, self.eps, self.method = alpha, eps, method
+
+    def forward(self, content: Tensor, style: Tensor) -> Tensor:
+        """content (N, C, *); style (N or 1, C, *)."""
+        return functional.whiten_color(content, style, self.alpha, self.eps, self.method)
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}, eps={self.eps}, method={self.method!r}"

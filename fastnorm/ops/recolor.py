@@ -1,0 +1,45 @@
+"""recolor: a whitened input with the covariance and the mean of a style (WCT, Li et al. 2017; Avatar-Net, Sheng et al. 2018).
+
+    output = cov(style)^(1/2) @ input + mean(style)
+
+The second half of `whiten_color`.
+
+At least, per element: two reads (input, style) and one write; 3 * C flops. The root takes C^3 a few times.
+"""
+
+from ._layout import wide_dtype
+from ._operator import Operator, Sample
+from ._spectral import roots
+from .whiten_color import CONDITIONED, FORMULAS, KERNELS, few_channels, moments
+from .whiten_color import OPERATOR as WHITEN_COLOR
+
+
+def recolor(input, style, eps=1e-5, method="eigh"):
+    return _compose(KERNELS, input, style, eps, method)
+
+
+def reference(input, style, eps=1e-5, method="eigh"):
+    return _compose(FORMULAS, input, style, eps, method)
+
+
+def _compose(steps, input, style, eps, method):
+    covariance, mean = moments(steps, style, wide_dtype(input))
+    return steps.transform(roots(covariance, 0, eps, method, steps.multiply), input, None, mean)
+
+
+def _samples(make, shape):
+    n, c, *plane = few_channels(shape)
+    wider = (n, c, *(size + 1 for size in plane))
+    yield Sample("newton_schulz", (make(n, c, *plane), make(*wider)), CONDITIONED)
+
+
+OPERATOR = Operator(
+    "recolor",
+    recolor,
+    reference,
+    _samples,
+    kernels=WHITEN_COLOR.kernels,
+    maps=3,
+    backward_maps=4,
+    flops=3,
+)

@@ -1,0 +1,113 @@
+"""whiten_color: the content with the covariance and the mean of the style (WCT, Li et al. 2017, arXiv:1705.08086).
+
+    T = alpha * cov(style)^(1/2) @ cov(content)^(-1/2) + (1 - alpha) * identity
+    output = T @ (content - mean(content)) + alpha * mean(style) + (1 - alpha) * mean(content)
+
+Both roots are symmetric, E D^(1/2) E^T, as in the paper. The blend with the content is in the filter, so the content is
+read once for its covariance and once for the result, whose mean is subtracted before the product, for digits.
+
+At least, per element: three reads (content twice, style) and one write; 4 * C flops. The roots take C^3 a few times.
+"""
+
+from typing import Callable, NamedTuple
+
+import torch
+
+from . import backends, dynamic_conv2d, gram_matrix, scale_shift
+from ._layout import product, wide_dtype, widen
+from ._operator import Operator, Sample
+from ._product import product_of_positions
+from ._spectral import roots
+from .instance_stats import plane_size
+from .norm_conv2d import is_differentiated
+
+
+class Steps(NamedTuple):
+    """What it is made of: gram(input, centred), multiply(matrices, matrices) and transform(matrices, input, mean, bias)."""
+
+    gram: Callable
+    multiply: Callable
+    transform: Callable
+
+
+def whiten_color(content, style, alpha=1.0, eps=1e-5, method="eigh"):
+    return _compose(KERNELS, content, style, alpha, eps, method)
+
+
+def reference(content, style, alpha=1.0, eps=1e-5, method="eigh"):
+    return _compose(FORMULAS, content, style, alpha, eps, method)
+
+
+def _compose(steps, content, style, alpha, eps, method):
+    (of_content, mean), (of_style, bias) = moments(steps, content), moments(steps, style, wide_dtype(content))
+    n = content.shape[0]
+    both = roots(torch.cat([of_content, of_style]), n, eps, method, steps.multiply)
+    filters = steps.multiply(both[n:].expand_as(of_content), both[:n])
+    if alpha != 1:
+        identity = torch.eye(content.shape[1], dtype=filters.dtype, device=filters.device)
+        filters = alpha * filters + (1 - alpha) * identity
+        bias = alpha * bias + (1 - alpha) * mean
+    return steps.transform(filters, content, mean, bias)
+
+
+def moments(steps, input, dtype=None):
+    """Covariance and mean of each sample; the covariance of a single position is 0."""
+    gram, mean = steps.gram(input, True)
+    return (gram / max(plane_size(input) - 1, 1)).to(dtype), mean.to(dtype)
+
+
+def _multiply(a, b):
+    """(N, C, C) by the same. On CPU by our own pointwise convolution: the same bits for any number of threads."""
+    if backends.which("dynamic_conv2d", a.device.type) != "cpu":
+        return product(a, b)
+    return dynamic_conv2d.dynamic_conv2d(b, a.unsqueeze(-1))
+
+
+def _transform(matrices, input, mean, bias):
+    """matrices @ (input - mean) + bias at each position."""
+    if not is_differentiated((matrices, input, mean, bias)):
+        return product_of_positions(matrices, input, mean, bias)
+    input, dtype = widen(input), input.dtype
+    centred = input if mean is None else scale_shift.scale_shift(input, mean)
+    n, *pair = input.shape[0], *matrices.shape[1:]
+    filters = matrices.expand(n, *pair).reshape(n, *pair, *[1] * (input.dim() - 2))
+    bias = None if bias is None else bias.expand(n, -1)
+    return dynamic_conv2d.dynamic_conv2d(centred, filters, bias).to(dtype)
+
+
+def _transform_formula(matrices, input, mean, bias):
+    planes = widen(input).flatten(2)
+    output = product(matrices, planes if mean is None else planes - mean.unsqueeze(2))
+    return (output if bias is None else output + bias.unsqueeze(2)).reshape(input.shape).to(input.dtype)
+
+
+KERNELS = Steps(gram_matrix.forward, _multiply, _transform)
+FORMULAS = Steps(gram_matrix.formula, product, _transform_formula)
+
+
+# Roots of covariances are as ill-conditioned as these: with an eps of 1 they are not, whatever the map.
+CONDITIONED = dict(eps=1.0, method="newton_schulz")
+
+
+def few_channels(shape):
+    """The same map of at most 32 channels: of a thousand, a root takes seconds."""
+    n, c, *plane = shape
+    return n, min(c, 32), *plane
+
+
+def _samples(make, shape):
+    n, c, *plane = few_channels(shape)
+    style = make(1, c, *(size + 1 for size in plane))
+    yield Sample("one style for all, half-way", (make(n, c, *plane), style), dict(alpha=0.6, **CONDITIONED))
+
+
+OPERATOR = Operator(
+    "whiten_color",
+    whiten_color,
+    reference,
+    _samples,
+    kernels=(*gram_matrix.OPERATOR.kernels, "dynamic_conv2d", "dynamic_conv2d_backward", "scale_shift", "scale_shift_backward"),
+    maps=4,
+    backward_maps=6,
+    flops=4,
+)
