@@ -15,9 +15,11 @@ from .ops._activation import ACTIVATIONS, CODES
 from .ops._spectral import METHODS
 from .ops._window import PADDING_MODES, both_sides, from_last, output_size, per_dimension
 from .ops.instance_stats import EPS_MODES, plane_size
+from .ops.match_histogram import MOST_BINS
 
 _FLOATS = {torch.float32, torch.float64, torch.bfloat16, torch.float16}
 _STYLES = _FLOATS | {torch.int64, torch.int32}
+_BOOLS = {torch.bool}
 _STRIDED = torch.strided
 
 # The usual types first: an abstract one takes ten times as long to ask. torch.compile traces the symbolic ones.
@@ -417,6 +419,23 @@ def check_roots(function: str, eps: float, method: str) -> None:
     check_number(function, "eps", eps, 0)
     if method == "newton_schulz" and eps == 0:
         raise ValueError(f"{function}: eps: newton_schulz needs one of more than 0, got {eps}")
+
+
+def check_mask(function: str, name: str, mask: Tensor, map: Tensor) -> None:
+    """Which positions of a map count: bool, of one channel, of as many samples as the map or of one."""
+    check_tensor(function, name, mask, _BOOLS, "bool")
+    n, plane = map.shape[0], _plane(map)
+    shape = mask.shape[:1] + mask.shape[2:] if mask.dim() == map.dim() and mask.shape[1] == 1 else mask.shape
+    if shape != (n, *plane) and shape != (1, *plane):
+        raise ValueError(
+            f"{function}: {name}: expected shape {(n, *plane)} or {(n, 1, *plane)}, of {n} samples or 1, got {_shape(mask)}"
+        )
+    check_same_device(function, name, mask, map)
+
+
+def check_bins(function: str, bins: int) -> None:
+    if isinstance(bins, bool) or not isinstance(bins, _INTEGERS) or not 1 <= bins <= MOST_BINS:
+        raise ValueError(f"{function}: bins: expected None or an integer from 1 to {MOST_BINS}, got {bins!r}")
 
 
 def check_sizes(function: str, name: str, value, dims: int, least: int, words: str = "") -> None:

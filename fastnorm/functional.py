@@ -14,8 +14,10 @@ from torch import Tensor
 
 from . import ops
 from ._checks import (
+    as_type_of,
     check_activation,
     check_attention,
+    check_bins,
     check_channels,
     check_filter_bias,
     check_filters,
@@ -24,6 +26,7 @@ from ._checks import (
     check_integer,
     check_layer_filters,
     check_map,
+    check_mask,
     check_number,
     check_output_statistics,
     check_patch_index,
@@ -968,6 +971,53 @@ def recolor(input: Tensor, style: Tensor, eps: float = 1e-5, method: str = "eigh
     check_style_map("recolor", style, input)
     check_roots("recolor", eps, method)
     return _run(ops.recolor)(input, style, eps, method)
+
+
+def match_histogram(
+    input: Tensor,
+    target: Tensor,
+    bins: int | None = None,
+    input_mask: Tensor | None = None,
+    target_mask: Tensor | None = None,
+) -> Tensor:
+    """Each plane of the input, changed monotonically until its numbers are distributed as those of the target's plane.
+
+        output = inverse(cumulative distribution of the target)(cumulative distribution of the input (input))
+
+    Risser, Wilmot and Barnes 2017, arXiv:1701.08893, whose histogram loss is the squared distance to it; monotone optimal
+    transport. By sorting it is exact: equal numbers become one number, the average of what their ranks are matched with,
+    so that the output's mean is the target's; of as many numbers that all differ it is a permutation of the target.
+
+    The match counts as constant: the input has no gradient where it is matched. By sorting the target has one, its share
+    in each number of the output; by bins it has none.
+
+    Args:
+        input: (N, C, *).
+        target: (N or 1, C, *), of any size, in the input's type.
+        bins: None for sorting, or how many bins between its least and largest number each plane's histogram has; 256 are
+            published. Numbers within a bin are taken for evenly spread, infinities for the nearest other number. A plane
+            that is constant becomes the target's mean.
+        input_mask: bool, (N, *) or (N, 1, *) with the input's positions, or of one sample: True for those that are matched.
+            Others keep their number.
+        target_mask: the same of the target: True for those that are matched with.
+
+    Returns:
+        Of the input's shape. NaN takes no part, and stays. A plane of which nothing takes part, or whose target has
+        nothing, stays as it is.
+    """
+    check_map("match_histogram", input)
+    check_map("match_histogram", target, "target")
+    n, c = input.shape[:2]
+    if target.shape[1] != c or target.shape[0] not in (1, n):
+        raise ValueError(f"match_histogram: target: expected {c} channels and {n} samples or 1, got {tuple(target.shape)}")
+    target = as_type_of("match_histogram", "target", target, input)
+    if bins is not None:
+        check_bins("match_histogram", bins)
+    if input_mask is not None:
+        check_mask("match_histogram", "input_mask", input_mask, input)
+    if target_mask is not None:
+        check_mask("match_histogram", "target_mask", target_mask, target)
+    return _run(ops.match_histogram)(input, target, bins, input_mask, target_mask)
 
 
 def _run(room):

@@ -13,6 +13,7 @@ from .dynamic_instance_norm import DynamicFilter, DynamicInstanceNorm
 from .instance_norm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
 from .layer_instance_norm import LayerInstanceNorm2d
 from .recolor import Recolor
+from .match_histogram import MatchHistogram
 from .reflection_pad import ReflectionPad1d, ReflectionPad2d, ReflectionPad3d
 from .residual import Residual
 from .sanet import SANet
@@ -43,6 +44,7 @@ __all__ = [
     "InstanceNorm3d",
     "KernelPredictor",
     "LayerInstanceNorm2d",
+    "MatchHistogram",
     "Recolor",
     "ReflectionPad1d",
     "ReflectionPad2d",

@@ -12,6 +12,7 @@ from . import (
     instance_norm,
     instance_stats,
     layer_instance_norm,
+    match_histogram,
     modulated_conv2d,
     norm_conv2d,
     norm_conv_transpose2d,
@@ -56,5 +57,6 @@ OPERATORS = {
         whiten_color,
         zca_whiten,
         recolor,
+        match_histogram,
     )
 }

@@ -58,7 +58,8 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
 def is_map(tensor):
-    return tensor.dim() >= 3
+    """Masks are none."""
+    return tensor.dim() >= 3 and tensor.is_floating_point()
 
 
 def hands_on(operator):
@@ -67,7 +68,11 @@ def hands_on(operator):
 
 
 def filters_of(call, sample):
-    """What has the type of the map beside it: filters, or a weight of them; keys and values; a style's patches."""
+    """What has the type of the map beside it: filters, or a weight of them; keys and values; a style's patches; a
+    target of numbers.
+    """
+    if call.operator.name == "match_histogram":
+        return tensors(sample)[1:2]
     if call.operator.name in ("attention_stats", "patch_match", "style_swap"):
         return tensors(sample)[1:]
     if not any(kernel.startswith("dynamic_") for kernel in call.operator.kernels):

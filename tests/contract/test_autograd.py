@@ -23,7 +23,10 @@ from layouts import every_layout
 @every_layout
 @differentiable_calls
 def test_gradcheck(call, layout):
-    function, inputs = of_inputs(call.operator.run, call.sample(TINY, torch.float64).map(layout))
+    sample = call.sample(TINY, torch.float64)
+    if "bins" in sample.kwargs:
+        pytest.skip("counts as constant, see test_match_histogram.py")
+    function, inputs = of_inputs(call.operator.run, sample.map(layout))
     assert torch.autograd.gradcheck(function, inputs)
 
 
