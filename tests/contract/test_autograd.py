@@ -5,7 +5,6 @@ import torch
 from accuracy import assert_accurate
 from calls import (
     TINY,
-    calls_in_time,
     cotangents,
     double,
     every_call,
@@ -19,18 +18,24 @@ from calls import (
 from layouts import every_layout
 
 
+# By default along random directions, in which any wrong entry of a Jacobian shows; with `-m long` number by number.
+by_directions = pytest.mark.parametrize("fast", [True, pytest.param(False, marks=pytest.mark.long)], ids=["fast", "whole"])
+
+
+@by_directions
 @every_layout
 @every_call
-def test_gradcheck(call, layout):
+def test_gradcheck(call, layout, fast):
     function, inputs = of_inputs(call.operator.run, call.sample(TINY, torch.float64).map(layout))
-    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradcheck(function, inputs, fast_mode=fast)
 
 
+@by_directions
 @every_layout
-@calls_in_time
-def test_gradgradcheck(call, layout):
+@every_call
+def test_gradgradcheck(call, layout, fast):
     function, inputs = of_inputs(call.operator.run, call.sample(TINY, torch.float64).map(layout))
-    assert torch.autograd.gradgradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs, fast_mode=fast)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
