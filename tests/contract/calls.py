@@ -51,9 +51,18 @@ calls_in_time = pytest.mark.parametrize(
 # What has an index for a result has no gradient.
 DIFFERENTIABLE = [call for call in CALLS if call.operator.backward_maps]
 differentiable_calls = pytest.mark.parametrize("call", DIFFERENTIABLE, ids=str)
-differentiable_calls_in_time = pytest.mark.parametrize(
-    "call", [pytest.param(call, marks=() if call in FIRST else pytest.mark.long) for call in DIFFERENTIABLE], ids=str
-)
+
+
+def every_call_in(*dtypes):
+    """The first type is that of every call; where others hardly matter, those of an operator's first alone are in time."""
+    pairs = [
+        pytest.param(call, dtype, marks=() if dtype is dtypes[0] or call in FIRST else pytest.mark.long)
+        for call in CALLS
+        for dtype in dtypes
+    ]
+    return pytest.mark.parametrize("call, dtype", pairs, ids=str)
+
+
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 

@@ -7,7 +7,6 @@ from calls import (
     TINY,
     cotangents,
     differentiable_calls,
-    differentiable_calls_in_time,
     double,
     every_call,
     filters_of,
@@ -20,21 +19,27 @@ from calls import (
 from layouts import every_layout
 
 
+# By default along random directions, in which any wrong entry of a Jacobian shows; with `-m long` number by number.
+by_directions = pytest.mark.parametrize("fast", [True, pytest.param(False, marks=pytest.mark.long)], ids=["fast", "whole"])
+
+
+@by_directions
 @every_layout
 @differentiable_calls
-def test_gradcheck(call, layout):
+def test_gradcheck(call, layout, fast):
     sample = call.sample(TINY, torch.float64)
     if "bins" in sample.kwargs:
         pytest.skip("counts as constant, see test_match_histogram.py")
     function, inputs = of_inputs(call.operator.run, sample.map(layout))
-    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradcheck(function, inputs, fast_mode=fast)
 
 
+@by_directions
 @every_layout
-@differentiable_calls_in_time
-def test_gradgradcheck(call, layout):
+@differentiable_calls
+def test_gradgradcheck(call, layout, fast):
     function, inputs = of_inputs(call.operator.run, call.sample(TINY, torch.float64).map(layout))
-    assert torch.autograd.gradgradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs, fast_mode=fast)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -5,10 +5,8 @@ from itertools import cycle
 import pytest
 import torch
 from accuracy import assert_gradients, assert_values
-from calls import every_call
+from calls import every_call, every_call_in
 from layouts import EXPANDED, STRIDED, channels_last, channels_last_cropped, contiguous, one_number
-
-every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 
 
 def among(name, layouts):
@@ -17,8 +15,7 @@ def among(name, layouts):
 
 @pytest.mark.core
 @among("layout", STRIDED + EXPANDED)
-@every_dtype
-@every_call
+@every_call_in(torch.float32, torch.bfloat16)
 def test_inputs_and_parameters(call, dtype, layout):
     sample = call.sample(dtype=dtype).map(layout)
     assert_values(call.operator, sample)
@@ -47,8 +44,7 @@ def test_maps_of_different_layouts(call, first, second):
 
 @among("layout", (contiguous, channels_last) + STRIDED + EXPANDED)
 @among("input_layout", (contiguous, channels_last))
-@every_dtype
-@every_call
+@every_call_in(torch.float32, torch.bfloat16)
 def test_gradients_in_any_layout(call, dtype, input_layout, layout):
     assert_gradients(call.operator, call.sample(dtype=dtype).map(input_layout), layout)
 

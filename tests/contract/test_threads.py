@@ -2,10 +2,8 @@
 
 import pytest
 import torch
-from calls import DEVICE, backend, calls_in_time, cotangents, differentiate, every_call, run
+from calls import DEVICE, backend, calls_in_time, cotangents, differentiate, every_call_in, run
 from layouts import every_layout
-
-every_type = pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 
 
 def results(call, sample, given):
@@ -25,21 +23,22 @@ def assert_the_same_bits(call, shape, dtype, layout):
 
 # Work is divided by plane, or within one.
 @every_layout
-@every_type
-@every_call
+@every_call_in(torch.float32, torch.float64, torch.bfloat16)
 def test_the_same_bits_for_any_number_of_threads(call, dtype, layout):
     assert_the_same_bits(call, (3, 37, 23, 29), dtype, layout)
 
 
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, *(pytest.param(dtype, marks=pytest.mark.long) for dtype in (torch.float64, torch.bfloat16))]
+)
 @every_layout
-@every_type
 @calls_in_time
 def test_the_same_bits_of_a_large_plane(call, dtype, layout):
     assert_the_same_bits(call, (1, 2, 211, 307), dtype, layout)
 
 
 @every_layout
-@every_call
+@calls_in_time
 def test_the_same_bits_in_every_run(call, layout):
     sample = call.sample((1, 2, 211, 307)).map(layout)
     given = cotangents(run(call.operator.reference, sample))
