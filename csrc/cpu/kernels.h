@@ -219,6 +219,27 @@ struct AttentionStats {
   void *mean, *std;
 };
 
+// Maps of so wide lines; a style of one sample is all samples'. index and score have a number for each patch of the content.
+struct PatchMatch {
+  Planes contents, styles;
+  int64_t width, style_width, patch_size, stride;
+  double usage_penalty;
+  const void *content, *style;
+  int64_t* index;
+  void* score;
+};
+
+// From styles to maps of the same samples and channels, in which patches of the style lie where `index` says; or, forward or
+// not, from their gradient to the styles'.
+struct SwapPatches {
+  Planes styles, swapped;
+  int64_t style_width, swapped_width, patch_size, stride;
+  bool forward;
+  const int64_t* index;
+  const void* input;
+  void* output;
+};
+
 struct Kernels {
   const char* isa;
   void (*instance_stats)(const InstanceStats&, const Threads&);
@@ -234,6 +255,8 @@ struct Kernels {
   void (*upsample_pad2d)(const UpsamplePad2d&, const Threads&);
   void (*upsample_pad2d_backward)(const UpsamplePad2dBackward&, const Threads&);
   void (*attention_stats)(const AttentionStats&, const Threads&);
+  void (*patch_match)(const PatchMatch&, const Threads&);
+  void (*swap_patches)(const SwapPatches&, const Threads&);
 };
 
 // The table in use: the best that this machine can run, unless `use_isa` chose another.

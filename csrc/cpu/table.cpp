@@ -17,6 +17,8 @@ void dynamic_conv2d_backward(const DynamicConv2dBackward&, const Threads&);
 void upsample_pad2d(const UpsamplePad2d&, const Threads&);
 void upsample_pad2d_backward(const UpsamplePad2dBackward&, const Threads&);
 void attention_stats(const AttentionStats&, const Threads&);
+void patch_match(const PatchMatch&, const Threads&);
+void swap_patches(const SwapPatches&, const Threads&);
 
 #define NAME_OF(isa) #isa
 #define NAME(isa) NAME_OF(isa)
@@ -37,6 +39,8 @@ const Kernels table = {
     upsample_pad2d,
     upsample_pad2d_backward,
     attention_stats,
+    patch_match,
+    swap_patches,
 };
 
 }  // namespace fastnorm::FASTNORM_ISA

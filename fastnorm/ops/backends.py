@@ -42,6 +42,8 @@ _TRITON = {
 }
 # Of these, the CUDA library has not.
 _NOT_IN_CUDA = "norm_conv2d", "attention_stats"
+# The operators whose only kernels are those of the CPU.
+_ON_CPU_ALONE = "patch_match", "swap_patches", "swap_patches_backward"
 
 _PACKAGE = __package__.rpartition(".")[0]
 CUDA_LIBRARY = Path(__file__).parent.parent / "_C_cuda.so"
@@ -70,7 +72,9 @@ def which(kernel: str, device: str) -> str:
         return "reference"
     if device == "cuda":
         _meet_gpus()
-    backend = _in_use.get(device, "definition") if kernel in _TRITON else "definition"
+    backend = _in_use.get(device, "definition")
+    if kernel not in _TRITON and not (backend == "cpu" and kernel in _ON_CPU_ALONE):
+        return "definition"
     if backend == "cuda" and kernel in _NOT_IN_CUDA:
         return "triton" if _has_triton() else "definition"
     return backend
