@@ -1,6 +1,7 @@
 // The CPU kernels as torch's operators, through its stable ABI.
 
 #include "operators.h"
+#include "patches.h"
 
 namespace fastnorm {
 namespace {
@@ -45,6 +46,8 @@ struct Cpu {
   static void run(const char*, const Tensor&, const AttentionStatsBackward& args) {
     kernels().attention_stats_backward(args, torch_threads());
   }
+  static void run(const char*, const Tensor&, const PatchMatch& args) { kernels().patch_match(args, torch_threads()); }
+  static void run(const char*, const Tensor&, const SwapPatches& args) { kernels().swap_patches(args, torch_threads()); }
 };
 
 }  // namespace
@@ -54,5 +57,8 @@ STABLE_TORCH_LIBRARY_IMPL(fastnorm, CPU, m) {
   fastnorm::register_operators<fastnorm::Cpu>(m);
   m.impl("attention_stats", TORCH_BOX(&fastnorm::attention_stats<fastnorm::Cpu>));
   m.impl("attention_stats_backward", TORCH_BOX(&fastnorm::attention_stats_backward<fastnorm::Cpu>));
+  m.impl("patch_match", TORCH_BOX(&fastnorm::patch_match<fastnorm::Cpu>));
+  m.impl("swap_patches", TORCH_BOX(&fastnorm::swap_patches<fastnorm::Cpu>));
+  m.impl("swap_patches_backward", TORCH_BOX(&fastnorm::swap_patches_backward<fastnorm::Cpu>));
   m.impl("norm_conv2d", TORCH_BOX(&fastnorm::norm_conv2d<fastnorm::Cpu>));
 }

@@ -42,6 +42,7 @@ inline int32_t dtype_code(ScalarType type) {
     case ScalarType::Double: return aoti_torch_dtype_float64();
     case ScalarType::BFloat16: return aoti_torch_dtype_bfloat16();
     case ScalarType::Half: return aoti_torch_dtype_float16();
+    case ScalarType::Long: return aoti_torch_dtype_int64();
     default: return aoti_torch_dtype_float32();
   }
 }

@@ -228,6 +228,27 @@ struct AttentionStatsBackward {
   void *grad_query, *grad_key, *grad_value;
 };
 
+// Maps of so wide lines; a style of one sample is all samples'. index and score have a number for each patch of the content.
+struct PatchMatch {
+  Planes contents, styles;
+  int64_t width, style_width, patch_size, stride;
+  double usage_penalty;
+  const void *content, *style;
+  int64_t* index;
+  void* score;
+};
+
+// From styles to maps of the same samples and channels, in which patches of the style lie where `index` says; or, forward or
+// not, from their gradient to the styles'.
+struct SwapPatches {
+  Planes styles, swapped;
+  int64_t style_width, swapped_width, patch_size, stride;
+  bool forward;
+  const int64_t* index;
+  const void* input;
+  void* output;
+};
+
 struct Kernels {
   const char* isa;
   void (*instance_stats)(const InstanceStats&, const Threads&);
@@ -244,6 +265,8 @@ struct Kernels {
   void (*upsample_pad2d_backward)(const UpsamplePad2dBackward&, const Threads&);
   void (*attention_stats)(const AttentionStats&, const Threads&);
   void (*attention_stats_backward)(const AttentionStatsBackward&, const Threads&);
+  void (*patch_match)(const PatchMatch&, const Threads&);
+  void (*swap_patches)(const SwapPatches&, const Threads&);
 };
 
 // The table in use: the best that this machine can run, unless `use_isa` chose another.

@@ -6,10 +6,10 @@
 
 namespace fastnorm::FASTNORM_ISA {
 
-template <class W>
+template <class W, int vectors_ = tile_vectors<tile_channels>>
 class Products {
  public:
-  static constexpr int vectors = tile_vectors<tile_channels>;
+  static constexpr int vectors = vectors_;
   // Columns of a panel.
   static constexpr int64_t panel = vectors * lanes<W>;
   // Products that are summed in one piece: as many lines of a panel fit in L1.
@@ -19,15 +19,17 @@ class Products {
     for (int64_t i = 0; i < longest; ++i) taps_.get()[i] = {i * panel, i};
   }
 
-  // sums (rows, panel) = or += the product of weights (tiles of rows, depth, rows of a tile) with lines (depth, panel).
-  void multiply(const W* weights, int64_t rows, const W* lines, int64_t depth, bool from_zero, W* sums) const {
+  // sums (rows, panel) = or += the product of weights (tiles of rows, depth, rows of a tile) with lines (depth, panel). Rows
+  // of sums may be further apart than they are long.
+  void multiply(
+      const W* weights, int64_t rows, const W* lines, int64_t depth, bool from_zero, W* sums, int64_t stride = panel) const {
     int64_t first = 0;
     do {
       const int64_t count = smaller(longest, depth - first);
       const Source<W> source = {lines + first * panel, 0, 1, 0};
       const Taps taps = {taps_.get(), count};
       for_each_tile(0, rows, [&](int64_t row, auto tile) {
-        const Partial<W> parts[] = {{sums + row * panel, panel, from_zero && first == 0}};
+        const Partial<W> parts[] = {{sums + row * stride, stride, from_zero && first == 0}};
         convolve_tile<tile, vectors, 1>(source, 0, taps, weights + row * depth + first * tile, 0, parts);
       });
       first += count;
