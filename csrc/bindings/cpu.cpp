@@ -42,6 +42,7 @@ struct Cpu {
     kernels().upsample_pad2d_backward(args, torch_threads());
   }
   static void run(const char*, const Tensor&, const AttentionStats& args) { kernels().attention_stats(args, torch_threads()); }
+  static void run(const char*, const Tensor&, const GramMatrix& args) { kernels().gram_matrix(args, torch_threads()); }
 };
 
 }  // namespace
@@ -50,5 +51,6 @@ struct Cpu {
 STABLE_TORCH_LIBRARY_IMPL(fastnorm, CPU, m) {
   fastnorm::register_operators<fastnorm::Cpu>(m);
   m.impl("attention_stats", TORCH_BOX(&fastnorm::attention_stats<fastnorm::Cpu>));
+  m.impl("gram_matrix", TORCH_BOX(&fastnorm::gram_matrix<fastnorm::Cpu>));
   m.impl("norm_conv2d", TORCH_BOX(&fastnorm::norm_conv2d<fastnorm::Cpu>));
 }

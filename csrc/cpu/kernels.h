@@ -219,6 +219,14 @@ struct AttentionStats {
   void *mean, *std;
 };
 
+// The sums of products of each pair of channels, (samples, channels, channels), of the input less the mean of each plane, or as
+// it is where that is null. Both are wide.
+struct GramMatrix {
+  Planes planes;
+  const void* input;
+  void *gram, *mean;
+};
+
 struct Kernels {
   const char* isa;
   void (*instance_stats)(const InstanceStats&, const Threads&);
@@ -234,6 +242,7 @@ struct Kernels {
   void (*upsample_pad2d)(const UpsamplePad2d&, const Threads&);
   void (*upsample_pad2d_backward)(const UpsamplePad2dBackward&, const Threads&);
   void (*attention_stats)(const AttentionStats&, const Threads&);
+  void (*gram_matrix)(const GramMatrix&, const Threads&);
 };
 
 // The table in use: the best that this machine can run, unless `use_isa` chose another.

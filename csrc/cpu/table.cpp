@@ -17,6 +17,7 @@ void dynamic_conv2d_backward(const DynamicConv2dBackward&, const Threads&);
 void upsample_pad2d(const UpsamplePad2d&, const Threads&);
 void upsample_pad2d_backward(const UpsamplePad2dBackward&, const Threads&);
 void attention_stats(const AttentionStats&, const Threads&);
+void gram_matrix(const GramMatrix&, const Threads&);
 
 #define NAME_OF(isa) #isa
 #define NAME(isa) NAME_OF(isa)
@@ -37,6 +38,7 @@ const Kernels table = {
     upsample_pad2d,
     upsample_pad2d_backward,
     attention_stats,
+    gram_matrix,
 };
 
 }  // namespace fastnorm::FASTNORM_ISA
