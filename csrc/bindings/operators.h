@@ -424,6 +424,18 @@ std::tuple<Tensor, Tensor, Tensor> attention_stats_backward(
   return {grad_query, grad_key, grad_value};
 }
 
+// The C++ kernels for CUDA have none.
+template <class Device>
+std::tuple<Tensor, Tensor> gram_matrix(Tensor input, bool centred) {
+  const char* op = "gram_matrix";
+  const Map map(op, input);
+  const int64_t channels = map.planes.channels;
+  Tensor gram = new_empty(input, {map.planes.samples, channels, channels}, wide_type(input));
+  Tensor mean = map.new_statistic(centred);
+  Device::run(op, input, GramMatrix{map.planes, data(map.tensor), out(gram), out(mean)});
+  return {gram, mean};
+}
+
 template <class Device>
 void register_operators(torch::stable::detail::StableLibrary& library) {
   library.impl("instance_stats", TORCH_BOX(&instance_stats<Device>));

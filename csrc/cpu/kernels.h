@@ -249,6 +249,14 @@ struct SwapPatches {
   void* output;
 };
 
+// The sums of products of each pair of channels, (samples, channels, channels), of the input less the mean of each plane, or as
+// it is where that is null. Both are wide.
+struct GramMatrix {
+  Planes planes;
+  const void* input;
+  void *gram, *mean;
+};
+
 struct Kernels {
   const char* isa;
   void (*instance_stats)(const InstanceStats&, const Threads&);
@@ -267,6 +275,7 @@ struct Kernels {
   void (*attention_stats_backward)(const AttentionStatsBackward&, const Threads&);
   void (*patch_match)(const PatchMatch&, const Threads&);
   void (*swap_patches)(const SwapPatches&, const Threads&);
+  void (*gram_matrix)(const GramMatrix&, const Threads&);
 };
 
 // The table in use: the best that this machine can run, unless `use_isa` chose another.

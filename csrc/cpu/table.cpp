@@ -20,6 +20,7 @@ void attention_stats(const AttentionStats&, const Threads&);
 void attention_stats_backward(const AttentionStatsBackward&, const Threads&);
 void patch_match(const PatchMatch&, const Threads&);
 void swap_patches(const SwapPatches&, const Threads&);
+void gram_matrix(const GramMatrix&, const Threads&);
 
 #define NAME_OF(isa) #isa
 #define NAME(isa) NAME_OF(isa)
@@ -43,6 +44,7 @@ const Kernels table = {
     attention_stats_backward,
     patch_match,
     swap_patches,
+    gram_matrix,
 };
 
 }  // namespace fastnorm::FASTNORM_ISA

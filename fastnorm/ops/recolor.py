@@ -9,7 +9,6 @@ At least, per element: two reads (input, style) and one write; 3 * C flops. The 
 
 from ._layout import wide_dtype
 from ._operator import Operator, Sample
-from ._spectral import roots
 from .whiten_color import CONDITIONED, FORMULAS, KERNELS, few_channels, moments
 from .whiten_color import OPERATOR as WHITEN_COLOR
 
@@ -24,7 +23,7 @@ def reference(input, style, eps=1e-5, method="eigh"):
 
 def _compose(steps, input, style, eps, method):
     covariance, mean = moments(steps, style, wide_dtype(input))
-    return steps.transform(roots(covariance, 0, eps, method, steps.multiply), input, None, mean)
+    return steps.transform(steps.roots(covariance, 0, eps, method, steps.multiply), input, None, mean)
 
 
 def _samples(make, shape):

@@ -13,19 +13,21 @@ from typing import Callable, NamedTuple
 
 import torch
 
-from . import backends, dynamic_conv2d, gram_matrix, scale_shift
+from . import _spectral, backends, dynamic_conv2d, gram_matrix, scale_shift
 from ._layout import product, wide_dtype, widen
 from ._operator import Operator, Sample
 from ._product import product_of_positions
-from ._spectral import roots
 from .instance_stats import plane_size
 from .norm_conv2d import is_differentiated
 
 
 class Steps(NamedTuple):
-    """What it is made of: gram(input, centred), multiply(matrices, matrices) and transform(matrices, input, mean, bias)."""
+    """What it is made of: gram(input, centred), roots(matrices, inverted, eps, method, multiply), multiply(a, b) and
+    transform(matrices, input, mean, bias).
+    """
 
     gram: Callable
+    roots: Callable
     multiply: Callable
     transform: Callable
 
@@ -41,7 +43,7 @@ def reference(content, style, alpha=1.0, eps=1e-5, method="eigh"):
 def _compose(steps, content, style, alpha, eps, method):
     (of_content, mean), (of_style, bias) = moments(steps, content), moments(steps, style, wide_dtype(content))
     n = content.shape[0]
-    both = roots(torch.cat([of_content, of_style]), n, eps, method, steps.multiply)
+    both = steps.roots(torch.cat([of_content, of_style]), n, eps, method, steps.multiply)
     filters = steps.multiply(both[n:].expand_as(of_content), both[:n])
     if alpha != 1:
         identity = torch.eye(content.shape[1], dtype=filters.dtype, device=filters.device)
@@ -81,8 +83,8 @@ def _transform_formula(matrices, input, mean, bias):
     return (output if bias is None else output + bias.unsqueeze(2)).reshape(input.shape).to(input.dtype)
 
 
-KERNELS = Steps(gram_matrix.forward, _multiply, _transform)
-FORMULAS = Steps(gram_matrix.formula, product, _transform_formula)
+KERNELS = Steps(gram_matrix.forward, _spectral.roots, _multiply, _transform)
+FORMULAS = Steps(gram_matrix.formula, _spectral.reference, product, _transform_formula)
 
 
 # Roots of covariances are as ill-conditioned as these: with an eps of 1 they are not, whatever the map.

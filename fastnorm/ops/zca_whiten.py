@@ -8,7 +8,6 @@ At least, per element: two reads and one write; 3 * C flops. The root takes C^3 
 """
 
 from ._operator import Operator, Sample
-from ._spectral import roots
 from .whiten_color import CONDITIONED, FORMULAS, KERNELS, few_channels, moments
 from .whiten_color import OPERATOR as WHITEN_COLOR
 
@@ -23,7 +22,7 @@ def reference(input, eps=1e-5, method="eigh"):
 
 def _compose(steps, input, eps, method):
     covariance, mean = moments(steps, input)
-    filters = roots(covariance, input.shape[0], eps, method, steps.multiply)
+    filters = steps.roots(covariance, input.shape[0], eps, method, steps.multiply)
     return steps.transform(filters, input, mean, None)
 
 
