@@ -45,6 +45,10 @@ struct Cpu {
   static void run(const char*, const Tensor&, const AttentionStatsBackward& args) {
     kernels().attention_stats_backward(args, torch_threads());
   }
+  static void run(const char*, const Tensor&, const MatchHistogram& args) { kernels().match_histogram(args, torch_threads()); }
+  static void run(const char*, const Tensor&, const MatchHistogramBackward& args) {
+    kernels().match_histogram_backward(args, torch_threads());
+  }
 };
 
 }  // namespace
@@ -54,5 +58,7 @@ STABLE_TORCH_LIBRARY_IMPL(fastnorm, CPU, m) {
   fastnorm::register_operators<fastnorm::Cpu>(m);
   m.impl("attention_stats", TORCH_BOX(&fastnorm::attention_stats<fastnorm::Cpu>));
   m.impl("attention_stats_backward", TORCH_BOX(&fastnorm::attention_stats_backward<fastnorm::Cpu>));
+  m.impl("match_histogram", TORCH_BOX(&fastnorm::match_histogram<fastnorm::Cpu>));
+  m.impl("match_histogram_backward", TORCH_BOX(&fastnorm::match_histogram_backward<fastnorm::Cpu>));
   m.impl("norm_conv2d", TORCH_BOX(&fastnorm::norm_conv2d<fastnorm::Cpu>));
 }

@@ -18,6 +18,8 @@ void upsample_pad2d(const UpsamplePad2d&, const Threads&);
 void upsample_pad2d_backward(const UpsamplePad2dBackward&, const Threads&);
 void attention_stats(const AttentionStats&, const Threads&);
 void attention_stats_backward(const AttentionStatsBackward&, const Threads&);
+void match_histogram(const MatchHistogram&, const Threads&);
+void match_histogram_backward(const MatchHistogramBackward&, const Threads&);
 
 #define NAME_OF(isa) #isa
 #define NAME(isa) NAME_OF(isa)
@@ -39,6 +41,8 @@ const Kernels table = {
     upsample_pad2d_backward,
     attention_stats,
     attention_stats_backward,
+    match_histogram,
+    match_histogram_backward,
 };
 
 }  // namespace fastnorm::FASTNORM_ISA
