@@ -39,7 +39,8 @@ X86_ISAS = {
 }
 CPU_KERNELS = (
     "instance_stats", "scale_shift", "instance_norm", "layer_instance_norm", "norm_conv2d", "dynamic_conv2d", "upsample_pad2d",
-    "attention_stats", "attention_stats_backward", "patch_match", "swap_patches", "gram_matrix", "table",
+    "attention_stats", "attention_stats_backward", "patch_match", "swap_patches", "gram_matrix", "match_histogram",
+    "table",
 )  # fmt: skip
 # GCC 12 warns of its own intrinsics: they start from undefined registers.
 CXX_FLAGS = (

@@ -49,6 +49,10 @@ struct Cpu {
   static void run(const char*, const Tensor&, const PatchMatch& args) { kernels().patch_match(args, torch_threads()); }
   static void run(const char*, const Tensor&, const SwapPatches& args) { kernels().swap_patches(args, torch_threads()); }
   static void run(const char*, const Tensor&, const GramMatrix& args) { kernels().gram_matrix(args, torch_threads()); }
+  static void run(const char*, const Tensor&, const MatchHistogram& args) { kernels().match_histogram(args, torch_threads()); }
+  static void run(const char*, const Tensor&, const MatchHistogramBackward& args) {
+    kernels().match_histogram_backward(args, torch_threads());
+  }
 };
 
 }  // namespace
@@ -62,5 +66,7 @@ STABLE_TORCH_LIBRARY_IMPL(fastnorm, CPU, m) {
   m.impl("swap_patches", TORCH_BOX(&fastnorm::swap_patches<fastnorm::Cpu>));
   m.impl("swap_patches_backward", TORCH_BOX(&fastnorm::swap_patches_backward<fastnorm::Cpu>));
   m.impl("gram_matrix", TORCH_BOX(&fastnorm::gram_matrix<fastnorm::Cpu>));
+  m.impl("match_histogram", TORCH_BOX(&fastnorm::match_histogram<fastnorm::Cpu>));
+  m.impl("match_histogram_backward", TORCH_BOX(&fastnorm::match_histogram_backward<fastnorm::Cpu>));
   m.impl("norm_conv2d", TORCH_BOX(&fastnorm::norm_conv2d<fastnorm::Cpu>));
 }

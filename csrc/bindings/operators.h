@@ -436,6 +436,76 @@ std::tuple<Tensor, Tensor> gram_matrix(Tensor input, bool centred) {
   return {gram, mean};
 }
 
+// Maps whose planes can be matched, in the layout of each, and which of their positions count.
+struct MatchedMaps {
+  const Map inputs, targets;
+  const OptionalTensor input_mask, target_mask;
+
+  MatchedMaps(
+      const char* op, const Tensor& input, const Tensor& target, const OptionalTensor& input_mask,
+      const OptionalTensor& target_mask)
+      : inputs(op, input),
+        targets(op, target),
+        input_mask(dense_mask(op, "input_mask", inputs, input_mask)),
+        target_mask(dense_mask(op, "target_mask", targets, target_mask)) {
+    const Planes &x = inputs.planes, &y = targets.planes;
+    STD_TORCH_CHECK(
+        y.element == x.element && y.channels == x.channels && (y.samples == x.samples || y.samples == 1) && y.size > 0, op,
+        ": target: expected the input's type and channels, its samples or 1, and a position at least");
+    STD_TORCH_CHECK(
+        x.size <= INT32_MAX && y.size <= INT32_MAX, op, ": input, target: expected planes of less than 2^31 elements");
+  }
+
+  static PositionMask mask(const OptionalTensor& mask, const Planes& planes) {
+    if (!mask.has_value()) return {};
+    return {static_cast<const bool*>(data(*mask)), mask->size(0) == planes.samples ? planes.size : 0};
+  }
+
+ private:
+  static OptionalTensor dense_mask(const char* op, const char* name, const Map& map, const OptionalTensor& mask) {
+    if (!mask.has_value()) return std::nullopt;
+    const int64_t samples = mask->dim() ? mask->size(0) : 0;
+    STD_TORCH_CHECK(
+        mask->scalar_type() == ScalarType::Bool && (samples == map.planes.samples || samples == 1) &&
+            mask->numel() == samples * map.planes.size,
+        op, ": ", name, ": expected bool, for each position of each sample or of one");
+    return torch::stable::contiguous(*mask);
+  }
+};
+
+// The C++ kernels for CUDA have none.
+template <class Device>
+Tensor match_histogram(
+    Tensor input, Tensor target, OptionalTensor input_mask, OptionalTensor target_mask, int64_t bins) {
+  const char* op = "match_histogram";
+  const MatchedMaps maps(op, input, target, input_mask, target_mask);
+  const Planes &x = maps.inputs.planes, &y = maps.targets.planes;
+  Tensor output = maps.inputs.new_map();
+  Device::run(
+      op, input,
+      MatchHistogram{
+          x, y, bins, data(maps.inputs.tensor), data(maps.targets.tensor), maps.mask(maps.input_mask, x),
+          maps.mask(maps.target_mask, y), out(output)});
+  return output;
+}
+
+template <class Device>
+std::tuple<Tensor, Tensor> match_histogram_backward(
+    Tensor grad, Tensor input, Tensor target, OptionalTensor input_mask, OptionalTensor target_mask, int64_t bins,
+    bool need_input, bool need_target) {
+  const char* op = "match_histogram_backward";
+  const MatchedMaps maps(op, input, target, input_mask, target_mask);
+  const Planes &x = maps.inputs.planes, &y = maps.targets.planes;
+  grad = maps.inputs.aligned(op, "grad", grad);
+  Tensor grad_input = maps.inputs.new_map(need_input), grad_target = maps.targets.new_map(need_target);
+  Device::run(
+      op, input,
+      MatchHistogramBackward{
+          x, y, bins, data(grad), data(maps.inputs.tensor), data(maps.targets.tensor), maps.mask(maps.input_mask, x),
+          maps.mask(maps.target_mask, y), out(grad_input), out(grad_target)});
+  return {grad_input, grad_target};
+}
+
 template <class Device>
 void register_operators(torch::stable::detail::StableLibrary& library) {
   library.impl("instance_stats", TORCH_BOX(&instance_stats<Device>));

@@ -257,6 +257,31 @@ struct GramMatrix {
   void *gram, *mean;
 };
 
+// Which positions count: a byte for each, or null for all of them.
+struct PositionMask {
+  const bool* data = nullptr;
+  int64_t sample_stride = 0;  // 0 for one that all samples share
+};
+
+// Targets have the channels of inputs, and their samples or one. 0 bins stand for sorting. Planes have less than 2^31
+// elements.
+struct MatchHistogram {
+  Planes inputs, targets;
+  int64_t bins;
+  const void *input, *target;
+  PositionMask input_mask, target_mask;
+  void* output;
+};
+
+// By bins the gradient of the target is 0.
+struct MatchHistogramBackward {
+  Planes inputs, targets;
+  int64_t bins;
+  const void *grad, *input, *target;
+  PositionMask input_mask, target_mask;
+  void *grad_input, *grad_target;
+};
+
 struct Kernels {
   const char* isa;
   void (*instance_stats)(const InstanceStats&, const Threads&);
@@ -276,6 +301,8 @@ struct Kernels {
   void (*patch_match)(const PatchMatch&, const Threads&);
   void (*swap_patches)(const SwapPatches&, const Threads&);
   void (*gram_matrix)(const GramMatrix&, const Threads&);
+  void (*match_histogram)(const MatchHistogram&, const Threads&);
+  void (*match_histogram_backward)(const MatchHistogramBackward&, const Threads&);
 };
 
 // The table in use: the best that this machine can run, unless `use_isa` chose another.

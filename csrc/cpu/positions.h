@@ -42,21 +42,24 @@ struct Positions {
     });
   }
 
-  // The same way back, of all channels.
-  void write(int64_t first, int64_t count, const W* rows, int64_t stride) const {
+  // The same way back.
+  void write(int64_t channel, int64_t end, int64_t first, int64_t count, const W* rows, int64_t stride) const {
     if (!channels_last) {
-      for (int64_t c = 0; c < channels; ++c, rows += stride) {
+      for (int64_t c = channel; c < end; ++c, rows += stride) {
         T* to = data + c * size + first;
         for_each_vector<W>(0, count, [&](int64_t i, auto part) { store(to + i, load(rows + i, part), part); });
       }
       return;
     }
-    for_each_square<W>(count, channels, [&](int64_t c, int width, int64_t x, int length) {
+    for_each_square<W>(count, end - channel, [&](int64_t c, int width, int64_t x, int length) {
       Vector<W> square[lanes<W>] = {};
       for (int i = 0; i < width; ++i) square[i] = load_part(rows + (c + i) * stride + x, length);
       transpose<W>(square);
-      for (int i = 0; i < length; ++i) store_part(at(c, first + x + i), square[i], width);
+      for (int i = 0; i < length; ++i) store_part(at(channel + c, first + x + i), square[i], width);
     });
+  }
+  void write(int64_t first, int64_t count, const W* rows, int64_t stride) const {
+    write(0, channels, first, count, rows, stride);
   }
 
  private:

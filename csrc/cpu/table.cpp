@@ -21,6 +21,8 @@ void attention_stats_backward(const AttentionStatsBackward&, const Threads&);
 void patch_match(const PatchMatch&, const Threads&);
 void swap_patches(const SwapPatches&, const Threads&);
 void gram_matrix(const GramMatrix&, const Threads&);
+void match_histogram(const MatchHistogram&, const Threads&);
+void match_histogram_backward(const MatchHistogramBackward&, const Threads&);
 
 #define NAME_OF(isa) #isa
 #define NAME(isa) NAME_OF(isa)
@@ -45,6 +47,8 @@ const Kernels table = {
     patch_match,
     swap_patches,
     gram_matrix,
+    match_histogram,
+    match_histogram_backward,
 };
 
 }  // namespace fastnorm::FASTNORM_ISA

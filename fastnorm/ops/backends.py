@@ -43,7 +43,10 @@ _TRITON = {
 # Of these, the CUDA library has not.
 _NOT_IN_CUDA = "norm_conv2d", "attention_stats"
 # And those that have a kernel on CPU alone.
-_ON_CPU_ALONE = "attention_stats_backward", "patch_match", "swap_patches", "swap_patches_backward", "gram_matrix"
+_ON_CPU_ALONE = (
+    "attention_stats_backward", "patch_match", "swap_patches", "swap_patches_backward", "gram_matrix",
+    "match_histogram", "match_histogram_backward",
+)
 
 _PACKAGE = __package__.rpartition(".")[0]
 CUDA_LIBRARY = Path(__file__).parent.parent / "_C_cuda.so"

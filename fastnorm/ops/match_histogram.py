@@ -117,8 +117,8 @@ def _plan(x, taken, y, given):
 
 
 def _sorted(planes, taken):
-    """Those that take part, in order; behind them NaN."""
-    return torch.where(taken, planes, NAN).sort(2)
+    """Those that take part, in order, of equal ones as they come; behind them NaN."""
+    return torch.where(taken, planes, NAN).sort(dim=2, stable=True)
 
 
 def _by_sorting(x, taken, y, given):
