@@ -13,6 +13,7 @@ int main() {
       check_convolutions(element);
       check_upsamplings(element);
       check_attention(element);
+      check_patches(element);
     }
     std::printf("%s: checked\n", *isa);
   }
