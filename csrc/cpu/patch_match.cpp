@@ -72,7 +72,11 @@ class Matching {
         content_squares_(content.height * content.width),
         style_squares_(style.height * style.width),
         content_inverse_(content.count()),
-        style_inverse_(style.count()) {}
+        style_inverse_(style.count()),
+        shift_(size) {
+    for (int64_t d = 0; d < size; ++d)
+      shift_.get()[d] = d % stride * length(style, 0) * line() + d / stride * (line() + 1);
+  }
 
   // Numbers of a line of content patches, and of all its pairs with a line of style patches.
   int64_t pitch() const { return vectors * lanes<W>; }
@@ -105,38 +109,38 @@ class Matching {
     pack_lines<T>({call.styles, call.style, sample}, style, style_squares_.get(), threads, [&](int64_t v, auto pixels) {
       W* to = packed_style_.get() + v * style_line();
       for (int64_t phase = 0; phase < phases; ++phase)
-        for_each_tile(0, length(style, phase), [&](int64_t first, auto tile) {
-          for (int64_t c = 0; c < channels; ++c, to += tile)
-            for (int i = 0; i < tile; ++i) to[i] = pixels(c, (first + i) * stride + phase);
+        for_each_piece([&](int64_t channel, int64_t depth) {
+          for_each_tile(0, length(style, phase), [&](int64_t first, auto tile) {
+            for (int64_t c = channel; c < channel + depth; ++c, to += tile)
+              for (int i = 0; i < tile; ++i) to[i] = pixels(c, (first + i) * stride + phase);
+          });
         });
     });
     find_inverse_lengths(style, style_squares_.get(), style_inverse_.get());
   }
 
   // Room for the products of two lines, of all phases, and for reading a shift beyond them.
-  int64_t room() const { return phases * length(style, 0) * vectors_of(0) * lanes<W> + size; }
+  int64_t room() const { return phases * length(style, 0) * line() + size; }
 
   // Products of line y of the content with line v of the style, added up along both: (style patches, pitch).
   void fold(int64_t y, int64_t v, W* products, W* folded) const {
-    const int64_t stride_of_products = vectors_of(0) * lanes<W>, each = length(style, 0) * stride_of_products;
+    const int64_t each = length(style, 0) * line();
     const W *lines = packed_content_.get() + y * content_line(), *weights = packed_style_.get() + v * style_line();
     for (int64_t phase = 0; phase < phases; ++phase) {
       const int64_t count = length(style, phase);
       for_each_panel(vectors_of(phase), [&](int64_t first, auto panel) {
-        multiply<panel>(weights, count, lines, products + phase * each + first * lanes<W>, stride_of_products);
+        multiply<panel>(weights, count, lines, products + phase * each + first * lanes<W>, line());
         lines += channels * panel * lanes<W>;
       });
       weights += channels * count;
     }
+    const int64_t *shift = shift_.get(), width = pitch(), line = this->line();
     with_size(size, [&](auto size) {
-      for (int64_t u = 0; u < style.columns; ++u)
-        for (int64_t i = 0; i < pitch(); i += lanes<W>) {
+      for (int64_t u = 0; u < style.columns; ++u, products += line, folded += width)
+        for (int64_t i = 0; i < width; i += lanes<W>) {
           Vector<W> sum = {};
-          for (int64_t d = 0; d < size; ++d) {
-            const int64_t step = d / stride;
-            sum += load(products + d % stride * each + (u + step) * stride_of_products + step + i);
-          }
-          store(folded + u * pitch() + i, sum);
+          for (int64_t d = 0; d < size; ++d) sum += load(products + shift[d] + i);
+          store(folded + i, sum);
         }
     });
   }
@@ -146,6 +150,8 @@ class Matching {
   int64_t length(const Patches& patches, int64_t phase) const {
     return (patches.columns - 1) + (size - 1 - phase) / stride + 1;
   }
+  // Between products of neighbours in the style.
+  int64_t line() const { return vectors_of(0) * lanes<W>; }
   int64_t vectors_of(int64_t phase) const { return ceil_div(length(content, phase), lanes<W>); }
   int64_t content_line() const {
     int64_t line = 0;
@@ -158,10 +164,24 @@ class Matching {
     return line;
   }
 
+  // body(first, count) for channels whose products are summed in one piece: in L1 are then those of one panel.
+  template <class Body>
+  void for_each_piece(const Body& body) const {
+    constexpr int64_t longest = Products<W>::longest;
+    int64_t first = 0;
+    do {
+      body(first, smaller(longest, channels - first));
+      first += longest;
+    } while (first < channels);
+  }
+
   template <int panel>
   void multiply(const W* weights, int64_t count, const W* lines, W* to, int64_t stride) const {
     const auto& products = std::get<Products<W, panel>>(products_);
-    products.multiply(weights, count, lines, channels, true, to, stride);
+    for_each_piece([&](int64_t channel, int64_t depth) {
+      products.multiply(
+          weights + channel * count, count, lines + channel * panel * lanes<W>, depth, channel == 0, to, stride);
+    });
   }
 
   // body(line, pixels), pixels(channel, x) being a number of that line; and the sum of each pixel's squares.
@@ -208,6 +228,7 @@ class Matching {
 
   const std::tuple<Products<W, 1>, Products<W, 2>, Products<W, 3>> products_;
   const Buffer<W> packed_content_, packed_style_, content_squares_, style_squares_, content_inverse_, style_inverse_;
+  const Buffer<int64_t> shift_;  // of the pixels of a patch, among products
 };
 
 // The largest scores so far, a line of patches after the other, and whose they are.

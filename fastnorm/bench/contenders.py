@@ -234,7 +234,8 @@ def _call(function, arguments):
 def _differentiate(outputs, arguments, gradients):
     """The gradients of all arguments that have one."""
     inputs = [value for value in arguments.values() if isinstance(value, Tensor) and value.requires_grad]
-    return torch.autograd.grad(outputs, inputs, [g.to(o.dtype) for o, g in zip(outputs, gradients)])
+    found = torch.autograd.grad(outputs, inputs, [g.to(o.dtype) for o, g in zip(outputs, gradients)], allow_unused=True)
+    return [gradient for gradient in found if gradient is not None]
 
 
 def _double(value):

@@ -115,6 +115,9 @@ class Plan:
                 raise UserError(f"{option}: networks need Nx3xHxW, sides multiples of 4 from 8")
         if self.networks and False not in self.passes:
             raise UserError("--pass backward: networks are measured forward only; leave it out")
+        for operator in self.operators:
+            if args.subjects and not operator.backward_maps and False not in self.passes:
+                raise UserError(f"--pass backward: {operator.name} has no gradient; leave it out")
 
     def rivals(self, case):
         return () if self.alone else tuple(name for name in case.rivals if self.compile or name != "compile")
@@ -128,8 +131,8 @@ class Plan:
             quick, usual = (own[-1:], own) if own else (QUICK_SHAPES, SHAPES)
             shapes = self.shapes or (quick if self.quick else usual)
             for dtype in dtypes:
-                cases = self._cases(operator, kind, shapes, dtype)
-                yield Section(f"{cases[0].name}, {dtype}", cases)
+                if cases := self._cases(operator, kind, shapes, dtype):
+                    yield Section(f"{cases[0].name}, {dtype}", cases)
         if self.calls:
             cases = [case for each in self.chosen for case in self._cases(*each, [TINY], dtypes[0])]
             yield Calls(f"a call on {cells.dimensions(TINY)}, {dtypes[0]}", cases)
@@ -149,6 +152,7 @@ class Plan:
         return [
             Case(operator, backward, shape, getattr(torch, dtype), self.device, kind)
             for backward in self.passes
+            if operator.backward_maps or not backward
             for shape in shapes
         ]
 

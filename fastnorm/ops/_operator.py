@@ -32,7 +32,7 @@ class Operator:
 
     `samples(make, shape)` yields calls on maps of `shape`, (N, C, *); `make(*shape)` returns a random tensor of the type,
     device and layout under test. `maps` is how often each element must at least be read or written, forward and backward.
-    `kernels` are the names in `torch.ops.fastnorm` that it runs on.
+    An operator without a gradient has no `backward_maps`. `kernels` are the names in `torch.ops.fastnorm` that it runs on.
     """
 
     name: str

@@ -131,6 +131,7 @@ def test_a_shape_too_large_for_the_memory_is_left_out(capsys, monkeypatch):
         (["cin", "--shape", "1x3x16x18"], "--shape 1x3x16x18: networks need Nx3xHxW, sides multiples of 4 from 8"),
         (["cin", "--shape", "1x4x16x16"], "--shape 1x4x16x16: networks need Nx3xHxW"),
         (["cin", "--pass", "backward"], "--pass backward: networks are measured forward only; leave it out"),
+        (["patch_match", "--pass", "backward"], "--pass backward: patch_match has no gradient; leave it out"),
         (["cin", "--kind", "dense"], "--kind dense: none of these operators has it"),
         (["--rounds", "0"], "must be a whole number from 1 up, got '0'"),
         (["--json", "no/such/folder/x.json"], "no/such/folder/x.json cannot be written"),

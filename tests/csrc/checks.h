@@ -21,6 +21,7 @@ void check_convolutions(Element);
 void check_upsamplings(Element);
 void check_attention(Element);
 void check_gram(Element);
+void check_patches(Element);
 
 // A pool of three that takes its parts in reverse.
 inline const Threads three{3, [](int64_t tasks, void (*body)(void*, int64_t, int64_t), void* context) {

@@ -14,6 +14,7 @@ int main() {
       check_upsamplings(element);
       check_attention(element);
       check_gram(element);
+      check_patches(element);
     }
     std::printf("%s: checked\n", *isa);
   }
