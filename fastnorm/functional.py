@@ -924,7 +924,7 @@ def whiten_color(
         style: (N or 1, C, *), of any size.
         alpha: a Python number; 1 for the style in full, 0 for the content.
         eps: of "eigh", 0 or more: directions of no more variance are left out, neither whitened nor coloured, and those of
-            no more than rounding leaves (of float32 1e-6 times the largest variance). So positions may be fewer than
+            no more than rounding leaves of none (in float32 5e-7 times the largest variance). So positions may be fewer than
             channels, and channels constant. Of "newton_schulz", more than 0: added to each variance.
         method: "eigh", by eigenvalues; or "newton_schulz", by products of matrices alone: 15 steps of the coupled iteration,
             in which variances of less than about 1e-4 of all together are whitened in part.

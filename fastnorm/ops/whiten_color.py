@@ -60,7 +60,7 @@ def moments(steps, input, dtype=None):
 
 def _multiply(a, b):
     """(N, C, C) by the same. On CPU by our own pointwise convolution: the same bits for any number of threads."""
-    if backends.which("dynamic_conv2d", a.device.type) != "cpu":
+    if backends.which("dynamic_conv2d", a.device.type) != "cpu" or 0 in a.shape:
         return product(a, b)
     return dynamic_conv2d.dynamic_conv2d(b, a.unsqueeze(-1))
 

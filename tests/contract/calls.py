@@ -76,6 +76,11 @@ def hands_on(operator):
     return operator.name in ("upsample_conv2d", "norm_conv2d", "norm_conv_transpose2d")
 
 
+def keeps_maps(operator):
+    """Whether its gradient is that of the operators that it is made of, and takes maps that these hand on, wide."""
+    return operator.name in ("whiten_color", "zca_whiten", "recolor")
+
+
 def filters_of(call, sample):
     """What has the type of the map beside it: filters, or a weight of them; keys and values; a style's patches; a
     target of numbers.

@@ -11,6 +11,7 @@ from calls import (
     every_call,
     filters_of,
     hands_on,
+    keeps_maps,
     leaves,
     of_inputs,
     run,
@@ -103,7 +104,7 @@ def test_backward_keeps_no_map_but_its_inputs(call):
         outputs = run(call.operator.run, sample)
     # Statistics and what follows from them: numbers per plane. And the filters that are made of others.
     allowed = max([2 * 3, *(2 * filters.numel() for filters in filters_of(call, sample))])
-    if hands_on(call.operator) or call.operator.name == "attention_stats":
+    if hands_on(call.operator) or keeps_maps(call.operator) or call.operator.name == "attention_stats":
         # Maps in between, but none that is only upsampled and padded; or the results themselves, but no scores.
         allowed = max(tensor.numel() for tensor in (*tensors(sample), *outputs))
     assert max(kept, default=0) <= allowed
