@@ -137,8 +137,15 @@ def call_back(model):
 
 
 @WAYS
-@pytest.mark.parametrize("register", HOOKS)
-@pytest.mark.parametrize("when", ["before", "after", "called"])
+@pytest.mark.parametrize(
+    "register, when",
+    [
+        # Those that come first are kept where the others are.
+        pytest.param(register, when, marks=pytest.mark.long if "pre" in register and when != "before" else ())
+        for register in HOOKS
+        for when in ("before", "after", "called")
+    ],
+)
 def test_hooks(register, when, inputs):
     """Registered before the swap, after it, and after the first call; all see what they see of the original."""
     seen = []
