@@ -370,7 +370,8 @@ def check_patch_size(function: str, patch_size: int, size: tuple[int, ...], whos
     """Of patches in a map of that size."""
     check_integer(function, "patch_size", patch_size, 1)
     if any(patch_size > length for length in size):
-        raise ValueError(f"{function}: patch_size: expected patches that fit into the {whose}, {tuple(size)}, got {patch_size}")
+        expected = f"patches that fit into the {whose}, {tuple(size)}"
+        raise ValueError(f"{function}: patch_size: expected {expected}, got {patch_size}")
 
 
 def check_patch_index(

@@ -856,8 +856,7 @@ def swap_patches(
 def style_swap(
     content: Tensor, style: Tensor, patch_size: int = 3, stride: int = 1, usage_penalty: float = 0.0
 ) -> Tensor:
-    """The content with each of its patches replaced by the patch of the style that is most like it; their average where they
-    overlap.
+    """The content, each of its patches replaced by the patch of the style that is most like it; averaged where they overlap.
 
         swap_patches(style, patch_match(content, style, patch_size, stride, usage_penalty), (H, W), patch_size, stride)
 

@@ -91,7 +91,8 @@ class Matching {
 
   template <class T>
   void pack(const PatchMatch& call, int64_t sample, const Threads& threads) {
-    pack_lines<T>({call.contents, call.content, sample}, content, content_squares_.get(), threads, [&](int64_t y, auto pixels) {
+    const Positions<const T> map(call.contents, call.content, sample);
+    pack_lines<T>(map, content, content_squares_.get(), threads, [&](int64_t y, auto pixels) {
       W* to = packed_content_.get() + y * content_line();
       for (int64_t phase = 0; phase < phases; ++phase)
         for_each_panel(vectors_of(phase), [&](int64_t first, auto panel) {
@@ -106,7 +107,8 @@ class Matching {
 
   template <class T>
   void pack_style(const PatchMatch& call, int64_t sample, const Threads& threads) {
-    pack_lines<T>({call.styles, call.style, sample}, style, style_squares_.get(), threads, [&](int64_t v, auto pixels) {
+    const Positions<const T> map(call.styles, call.style, sample);
+    pack_lines<T>(map, style, style_squares_.get(), threads, [&](int64_t v, auto pixels) {
       W* to = packed_style_.get() + v * style_line();
       for (int64_t phase = 0; phase < phases; ++phase)
         for_each_piece([&](int64_t channel, int64_t depth) {
@@ -332,7 +334,8 @@ void match(const Matching<W>& matching, int64_t* index, W* score, const Threads&
 template <class W>
 void correlate(
     const Matching<W>& matching, const W* const* folded, int64_t row, int64_t style_row, W* correlations) {
-  const int64_t columns = matching.content.columns, patches = matching.style.count(), line = style_row * matching.style.columns;
+  const int64_t columns = matching.content.columns, patches = matching.style.count();
+  const int64_t line = style_row * matching.style.columns;
   for_each_square<W>(columns, matching.style.columns, [&](int64_t u, int width, int64_t x, int length) {
     Vector<W> square[lanes<W>] = {};
     for (int j = 0; j < width; ++j) {
@@ -385,7 +388,8 @@ void match_in_turn(const Matching<W>& matching, double penalty, int64_t* index, 
       const Buffer<W> products(matching.room());
       for (int64_t i = first; i < last; ++i) {
         const int64_t v = i * stride + y % stride;
-        if (v < matching.lines(matching.style)) matching.fold(y, v, products.get(), folded.get() + y % size * slot + i * pairs);
+        if (v >= matching.lines(matching.style)) continue;
+        matching.fold(y, v, products.get(), folded.get() + y % size * slot + i * pairs);
       }
     });
     const int64_t above = y - size + 1;

@@ -80,7 +80,7 @@ def _largest(values, dim):
 
 
 def _choose_in_turn(correlation, used, usage_penalty):
-    """The choice of each content patch, and how often each style patch is then used. In float64: the penalty may be large."""
+    """The choice of each content patch, and how often each style patch is then used; in float64, for penalties are large."""
     patch, chosen = torch.arange(used.shape[1], device=used.device), []
     for values in correlation.unbind(2):
         index = _largest(values.double() - usage_penalty * used, 1)

@@ -60,7 +60,8 @@ void check_match(const Map& contents, const Map& styles, int64_t size, int64_t s
       const auto complain_of = [&](const char* what, double value, double expected) {
         complain(
             "patch_match, element %d, %d pixels of %d and of %d, patches of %d every %d: %s %g, expected %g\n", int(element),
-            int(contents.planes.size), int(contents.width), int(styles.width), int(size), int(stride), what, value, expected);
+            int(contents.planes.size), int(contents.width), int(styles.width), int(size), int(stride), what, value,
+            expected);
       };
       if (found < 0 || found >= of_style) {
         complain_of("index", double(found), double(of_style));
@@ -120,8 +121,9 @@ void fastnorm::check_patches(Element element) {
   struct {
     int64_t samples, styles, channels, height, width, style_height, style_width, size, stride;
   } const sizes[] = {
-      {2, 2, 5, 6, 19, 7, 9, 3, 1}, {2, 1, 17, 5, 6, 4, 21, 2, 2}, {1, 1, 100, 7, 34, 8, 5, 3, 2}, {1, 1, 3, 9, 9, 8, 11, 2, 3},
-      {1, 1, 0, 3, 3, 4, 4, 3, 1},  {1, 1, 2, 1, 70, 2, 1, 1, 1},  {1, 1, 4, 11, 12, 13, 9, 5, 4},
+      {2, 2, 5, 6, 19, 7, 9, 3, 1}, {2, 1, 17, 5, 6, 4, 21, 2, 2}, {1, 1, 100, 7, 34, 8, 5, 3, 2},
+      {1, 1, 3, 9, 9, 8, 11, 2, 3}, {1, 1, 0, 3, 3, 4, 4, 3, 1},   {1, 1, 2, 1, 70, 2, 1, 1, 1},
+      {1, 1, 4, 11, 12, 13, 9, 5, 4},
   };
   for (const auto& s : sizes)
     for (const bool channels_last : {false, true}) {
