@@ -2,8 +2,8 @@
 //
 // For each sample C^2 flops a position, for one half is computed, and one read of the map.
 //
-//   1. Positions are cut into segments, as the shape says, each with a matrix of its own. A task takes a segment of a sample,
-//      or a band of its rows where there are more threads than segments.
+//   1. Positions are cut into segments, as the shape says, each with a matrix of its own. A task takes a segment of a
+//      sample, or a band of its rows where there are more threads than segments.
 //   2. It packs a piece of positions as panels of channels, three vectors of them at each position, less their mean.
 //   3. A tile of registers is a few channels i, whose numbers are broadcast, by a panel of channels j, which are lanes. Both
 //      come from the packed piece, so that it lies in cache once. Tiles that lie beyond the diagonal are left out.
@@ -38,7 +38,8 @@ class Gram {
         channels_(call.planes.channels),
         panels_(ceil_div(channels_, panel)),
         pieces_(larger(1, ceil_div(call.planes.size, positions_of_a_piece))),
-        segments_(larger(1, smaller(smaller(most_segments, pieces_ / pieces_of_a_segment), sums_bytes / bytes(sums_size())))),
+        segments_(larger(
+            1, smaller(smaller(most_segments, pieces_ / pieces_of_a_segment), sums_bytes / bytes(sums_size())))),
         pieces_at_a_time_(larger(1, packed_bytes / bytes(piece_size()))),
         samples_at_a_time_(larger(1, smaller(call.planes.samples, sums_bytes / bytes(segments_ * sums_size())))),
         sums_(samples_at_a_time_ * segments_ * sums_size()),

@@ -1,12 +1,12 @@
 """Square roots of covariances, and their inverses: of symmetric matrices (N, C, C) without negative eigenvalues.
 
-    eigh            U diag(s) U^T and U diag(1/s) U^T, s^2 being the eigenvalues. Those that are no more than eps, or than what
-                    rounding of the largest leaves of 0, are left out: their s, and its inverse, are 0.
+    eigh            U diag(s) U^T and U diag(1/s) U^T, s^2 being the eigenvalues. Those that are no more than eps, or than
+                    what rounding of the largest leaves of 0, are left out: their s, and its inverse, are 0.
     newton_schulz   by products alone, of matrix + eps * identity: the coupled iteration (Higham 2008, Functions of
                     Matrices, 6.7), a fixed number of steps.
 
 The gradient of torch.linalg.eigh divides by differences of eigenvalues. That of a root does not: in the basis of the
-eigenvectors it is grad[i, j] / (s[i] + s[j]), of an inverse -grad[i, j] / (s[i] s[j] (s[i] + s[j])) (Daleckii and Krein 1951).
+eigenvectors it is grad[i, j] / (s[i] + s[j]), of an inverse -grad[i, j] / (s[i] s[j] (s[i] + s[j])): Daleckii and Krein.
 Beside an s that is left out, and counts as 0, they are 1/s and 1/s^3; of two of them 0.
 """
 
@@ -20,8 +20,8 @@ METHODS = "eigh", "newton_schulz"
 # What rounding of a covariance leaves of an eigenvalue that is 0, in places of the largest: in float32 less than one was
 # seen, of 16 to 512 channels.
 ROUNDINGS = 4
-# Each step multiplies a small eigenvalue of the product of both roots by 2.25: those of 1e-4 of the matrix' norm arrive. More
-# steps would let what rounding makes of those that are 0 grow to 1, and beyond it the iteration diverges.
+# Each step multiplies a small eigenvalue of the product of both roots by 2.25: those of 1e-4 of the matrix' norm arrive.
+# More steps would let what rounding makes of those that are 0 grow to 1, and beyond it the iteration diverges.
 STEPS = 15
 # Derivatives of the formula that are right.
 ORDERS = 3

@@ -83,7 +83,10 @@ def _backward_fake(grad, input, mean):
 
 
 _backward_kernel = define(
-    "gram_matrix_backward", "(Tensor grad, Tensor input, Tensor mean) -> Tensor grad_input", _backward_definition, _backward_fake
+    "gram_matrix_backward",
+    "(Tensor grad, Tensor input, Tensor mean) -> Tensor grad_input",
+    _backward_definition,
+    _backward_fake,
 )
 
 

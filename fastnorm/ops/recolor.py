@@ -1,4 +1,4 @@
-"""recolor: a whitened input with the covariance and the mean of a style (WCT, Li et al. 2017; Avatar-Net, Sheng et al. 2018).
+"""recolor: a whitened input with the covariance and the mean of a style (WCT, Li et al. 2017).
 
     output = cov(style)^(1/2) @ input + mean(style)
 

@@ -1,4 +1,4 @@
-"""zca_whiten: the input with uncorrelated channels of mean 0 and variance 1 (Avatar-Net, Sheng et al. 2018, arXiv:1805.03857).
+"""zca_whiten: the input with uncorrelated channels of mean 0 and variance 1 (Avatar-Net, Sheng et al. 2018).
 
     output = cov(input)^(-1/2) @ (input - mean(input))
 
