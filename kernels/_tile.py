@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ._triton import tl, triton
 
 # Triton compiles anew for an integer that is 1 or a multiple of 16. It would gain nothing by these.
-kernel = triton.jit(do_not_specialize=["first", "chunks", "correction"])
+kernel = triton.jit(do_not_specialize=["first", "last", "chunks", "correction"])
 
 # Numbers of chunks that a program reads at once: eight for each of 512 threads.
 MERGED = tl.constexpr(4096)

@@ -39,9 +39,20 @@ _TRITON = {
     "upsample_pad2d": ("upsample_pad2d", "forward"),
     "upsample_pad2d_backward": ("upsample_pad2d", "backward"),
     "attention_stats": ("attention_stats", "forward"),
+    "patch_match": ("patch_match", "forward"),
+    "swap_patches": ("swap_patches", "forward"),
+    "swap_patches_backward": ("swap_patches", "backward"),
+    "gram_matrix": ("gram_matrix", "forward"),
 }
 # Of these, the CUDA library has not.
-_NOT_IN_CUDA = "norm_conv2d", "attention_stats"
+_NOT_IN_CUDA = (
+    "norm_conv2d",
+    "attention_stats",
+    "patch_match",
+    "swap_patches",
+    "swap_patches_backward",
+    "gram_matrix",
+)
 # And those that have a kernel on CPU alone.
 _ON_CPU_ALONE = (
     "attention_stats_backward", "patch_match", "swap_patches", "swap_patches_backward", "gram_matrix",

@@ -3,12 +3,9 @@
 `test_triton_interpreter.py` runs this file with TRITON_INTERPRET=1.
 """
 
-import numpy
 import pytest
 import torch
-import triton.language as tl
 from interpreted import double, every_layout, laid_out, make
-from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 from fastnorm.kernels import attention_stats
 from fastnorm.ops import attention_stats as reference
@@ -20,7 +17,7 @@ WAYS = {
 }
 NAN, INF = float("nan"), float("inf")
 
-pytestmark = pytest.mark.usefixtures("poisoned_memory")
+pytestmark = pytest.mark.usefixtures("poisoned_memory", "products_of_bfloat16")
 every_way = pytest.mark.parametrize("way", WAYS)
 every_type = pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 low_precision = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -37,22 +34,6 @@ def go(monkeypatch):
     choose("pieces")
     yield choose
     attention_stats._plan.cache_clear()
-
-
-@pytest.fixture(autouse=True)
-def products_of_bfloat16(monkeypatch):
-    """The interpreter's tl.dot multiplies bits of bfloat16: float32 has the same numbers."""
-    multiply = InterpreterBuilder.create_dot
-
-    def widened(operand):
-        if operand.dtype.scalar != tl.bfloat16:
-            return operand
-        return TensorHandle((operand.data.astype(numpy.uint32) << 16).view(numpy.float32), tl.float32)
-
-    def create_dot(builder, a, b, *others):
-        return multiply(builder, widened(a), widened(b), *others)
-
-    monkeypatch.setattr(InterpreterBuilder, "create_dot", create_dot)
 
 
 def assert_accurate(actual, expected, own, scale=0.0):

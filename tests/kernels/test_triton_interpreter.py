@@ -17,6 +17,9 @@ VALUES = (
     "test_triton_upsample_pad2d.py",
     "test_triton_norm_conv2d.py",
     "test_triton_attention_stats.py",
+    "test_triton_patch_match.py",
+    "test_triton_swap_patches.py",
+    "test_triton_gram_matrix.py",
 )
 
 

@@ -26,11 +26,14 @@ from fastnorm.kernels import (
     attention_stats,
     dynamic_conv2d,
     dynamic_instance_norm,
+    gram_matrix,
     instance_norm,
     instance_stats,
     layer_instance_norm,
     norm_conv2d,
+    patch_match,
     scale_shift,
+    swap_patches,
     upsample_pad2d,
 )
 from fastnorm.ops._activation import CODES
@@ -196,6 +199,30 @@ def attention(channels, values, size, keys, dtype, layout, need_std=True, sample
     return call
 
 
+def matching(channels, size, style, dtype, layout, patch_size=3, stride=1, usage_penalty=0.0, samples=1):
+    def call():
+        content, of = make((samples, channels, *size), dtype, layout), make((1, channels, *style), dtype, layout)
+        patch_match.forward(content, of, patch_size, stride, usage_penalty)
+
+    return call
+
+
+def swapping(shape, size, dtype, layout, patch_size=3, stride=1):
+    """Forward and backward."""
+
+    def call():
+        rows, columns = ((length - patch_size) // stride + 1 for length in size)
+        index = make((shape[0], rows, columns), torch.int64)
+        output = swap_patches.forward(make(shape, dtype, layout), index, size, patch_size, stride)
+        swap_patches.backward(output, index, shape[2:], patch_size, stride)
+
+    return call
+
+
+def gram(shape, dtype, layout, centred):
+    return lambda: gram_matrix.forward(make(shape, dtype, layout), centred)
+
+
 NCHW, LAST = torch.contiguous_format, torch.channels_last
 F64, F32, BF16, F16 = torch.float64, torch.float32, torch.bfloat16, torch.float16
 LARGE, MEDIUM, SMALL = (1, 64, 512, 512), (8, 256, 64, 64), (8, 512, 16, 16)
@@ -244,6 +271,14 @@ CASES = {
     "attention": attention(448, 256, (64, 64), (64, 64), BF16, NCHW),
     "attention, float32": attention(448, 256, (64, 64), (64, 64), F32, LAST),
     "attention, float64": attention(19, 70, (33, 31), (13, 11), F64, NCHW),
+    "matching": matching(512, (64, 64), (64, 64), BF16, NCHW),
+    "matching, float32, in turn": matching(256, (64, 64), (64, 64), F32, LAST, usage_penalty=0.1),
+    "matching, float64": matching(19, (33, 31), (13, 11), F64, NCHW, 5, 2, samples=2),
+    "swapping": swapping((2, 512, 64, 64), (64, 64), F32, NCHW),
+    "swapping, channels last": swapping((1, 256, 128, 128), (96, 160), BF16, LAST, 5, 2),
+    "gram": gram((1, 512, 64, 64), BF16, NCHW, False),
+    "gram, centred": gram((2, 64, 256, 256), F16, NCHW, True),
+    "gram, centred, float32": gram((1, 256, 64, 64), F32, LAST, True),
     "upsampling, float64": upsampling((2, 3, 33, 31), 3, 2, F64, NCHW, "zeros"),
 }
 
@@ -264,6 +299,14 @@ MORE_CASES = {
     "attention, odd, float32": attention(19, 7, (33, 31), (13, 11), F32, LAST),
     "attention, few": attention(1, 1, (3,), (2,), F16, NCHW, samples=2),
     "attention, float64, many": attention(448, 256, (64, 64), (64, 64), F64, LAST),
+    "matching, in many rows": matching(256, (256, 256), (128, 128), F16, LAST, 5),
+    "matching, few": matching(3, (9, 8), (8, 9), F32, NCHW, 1, samples=2),
+    "matching, float64, in turn": matching(64, (33, 31), (13, 11), F64, LAST, 3, 3, 0.5),
+    "swapping, few": swapping((2, 3, 33, 31), (13, 11), F64, NCHW, 2, 3),
+    "gram, float32": gram((1, 64, 256, 256), F32, NCHW, False),
+    "gram, centred, bfloat16": gram((4, 512, 32, 32), BF16, LAST, True),
+    "gram, centred, float64": gram((2, 19, 33, 31), F64, NCHW, True),
+    "gram, whole": gram((16, 512, 16, 16), F16, NCHW, True),
     "layer, upsampled by 3": layer((1, 8, 63, 63), 3, (3, 3), BF16, LAST, 3),
 }
 
