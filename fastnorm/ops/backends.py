@@ -39,11 +39,12 @@ _TRITON = {
     "upsample_pad2d": ("upsample_pad2d", "forward"),
     "upsample_pad2d_backward": ("upsample_pad2d", "backward"),
     "attention_stats": ("attention_stats", "forward"),
+    "match_histogram": ("match_histogram", "forward"),
 }
 # Of these, the CUDA library has not.
-_NOT_IN_CUDA = "norm_conv2d", "attention_stats"
+_NOT_IN_CUDA = "norm_conv2d", "attention_stats", "match_histogram"
 # And those that have a kernel on CPU alone.
-_ON_CPU_ALONE = "attention_stats_backward", "match_histogram", "match_histogram_backward"
+_ON_CPU_ALONE = "attention_stats_backward", "match_histogram_backward"
 
 _PACKAGE = __package__.rpartition(".")[0]
 CUDA_LIBRARY = Path(__file__).parent.parent / "_C_cuda.so"

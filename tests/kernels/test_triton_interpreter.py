@@ -17,6 +17,7 @@ VALUES = (
     "test_triton_upsample_pad2d.py",
     "test_triton_norm_conv2d.py",
     "test_triton_attention_stats.py",
+    "test_triton_match_histogram.py",
 )
 
 

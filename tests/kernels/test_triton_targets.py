@@ -29,6 +29,7 @@ from fastnorm.kernels import (
     instance_norm,
     instance_stats,
     layer_instance_norm,
+    match_histogram,
     norm_conv2d,
     scale_shift,
     upsample_pad2d,
@@ -196,6 +197,14 @@ def attention(channels, values, size, keys, dtype, layout, need_std=True, sample
     return call
 
 
+def matching(shape, target, bins, dtype, layout, masked=False):
+    def call():
+        masks = [make((1, *size[2:]), torch.bool) if masked else None for size in (shape, target)]
+        match_histogram.forward(make(shape, dtype, layout), make(target, dtype, layout), *masks, bins)
+
+    return call
+
+
 NCHW, LAST = torch.contiguous_format, torch.channels_last
 F64, F32, BF16, F16 = torch.float64, torch.float32, torch.bfloat16, torch.float16
 LARGE, MEDIUM, SMALL = (1, 64, 512, 512), (8, 256, 64, 64), (8, 512, 16, 16)
@@ -244,6 +253,8 @@ CASES = {
     "attention": attention(448, 256, (64, 64), (64, 64), BF16, NCHW),
     "attention, float32": attention(448, 256, (64, 64), (64, 64), F32, LAST),
     "attention, float64": attention(19, 70, (33, 31), (13, 11), F64, NCHW),
+    "matching": matching((1, 64, 256, 256), (1, 64, 240, 320), 0, BF16, NCHW),
+    "matching, bins": matching((2, 64, 64, 64), (1, 64, 60, 80), 256, F32, LAST, masked=True),
     "upsampling, float64": upsampling((2, 3, 33, 31), 3, 2, F64, NCHW, "zeros"),
 }
 
@@ -264,6 +275,8 @@ MORE_CASES = {
     "attention, odd, float32": attention(19, 7, (33, 31), (13, 11), F32, LAST),
     "attention, few": attention(1, 1, (3,), (2,), F16, NCHW, samples=2),
     "attention, float64, many": attention(448, 256, (64, 64), (64, 64), F64, LAST),
+    "matching, float64": matching((1, 3, 33, 31), (1, 3, 5, 7), 0, F64, LAST, masked=True),
+    "matching, many bins": matching((1, 3, 333, 311), (1, 3, 333, 311), 65536, F64, NCHW),
     "layer, upsampled by 3": layer((1, 8, 63, 63), 3, (3, 3), BF16, LAST, 3),
 }
 
