@@ -327,7 +327,7 @@ class ByBins {
         targets_(call.targets.size),
         bins_(call.bins),
         counts_(bins_),
-        upto_(channels * bins_),
+        upto_(channels * 2 * bins_),
         bins_of_targets_(channels * bins_),
         levels_(bins_ + 1),
         first_(bins_ + 1),
@@ -338,13 +338,16 @@ class ByBins {
     Goal& goal = goals_.get()[channel] = {};
     goal.count = count(numbers, targets_, extent, &goal.mean);
     if (goal.count) goal.mean = extent.low + goal.mean / goal.count * (extent.width / bins_);
+    double* const upto = upto_of(channel);
     double total = 0;
     for (int64_t bin = 0; bin < bins_; ++bin) {
       const double in_bin = counts_.get()[bin];
       const double slope = in_bin ? extent.width / bins_ / in_bin : 0;
       bins_of_targets_.get()[channel * bins_ + bin] = {total, extent.low + bin * (extent.width / bins_), slope};
-      upto_.get()[channel * bins_ + bin] = total += in_bin;
+      upto[bin] = total += in_bin;
     }
+    // No level is beyond the last bin, whatever its last place.
+    std::fill_n(upto + bins_ - 1, bins_ + 1, std::numeric_limits<double>::infinity());
   }
 
   void match(const W* numbers, int64_t channel, const W*, W* output) {
@@ -357,22 +360,28 @@ class ByBins {
       return;
     }
     const double total = count(numbers, inputs_, extent, nullptr), targets = goal.count;
-    const double* const upto = upto_.get() + channel * bins_;
+    const double* const upto = upto_of(channel);
     double* const levels = levels_.get();
     int32_t* const first = first_.get();
     double below = 0;
+    int64_t farthest = 0;
     for (int64_t bin = 0, at = 0; bin <= bins_; ++bin) {
       levels[bin] = below * targets / total;
-      while (at < bins_ - 1 && upto[at] < levels[bin]) ++at;
+      while (upto[at] < levels[bin]) ++at;
       first[bin] = at;
+      if (bin > 0) farthest = larger(farthest, at - first[bin - 1]);
       if (bin < bins_) below += counts_.get()[bin];
     }
+    int64_t longest = 1;
+    while (2 * longest <= farthest) longest *= 2;
     const Bin* const bins = bins_of_targets_.get() + channel * bins_;
     each_position(numbers, inputs_, extent, bins_, [&](int64_t i, double position) IN_PLACE {
       const int64_t bin = bin_of(position, bins_);
       const double level = levels[bin] + (levels[bin + 1] - levels[bin]) * (position - bin);
-      const Bin& found = bins[std::lower_bound(upto + first[bin], upto + first[bin + 1], level) - upto];
-      output[i] = static_cast<W>(found.low + (level - found.below) * found.slope);
+      // A search without branches, which nothing would foresee.
+      int64_t at = first[bin];
+      for (int64_t step = longest; step; step >>= 1) at += step & -static_cast<int64_t>(upto[at + step - 1] < level);
+      output[i] = static_cast<W>(bins[at].low + (level - bins[at].below) * bins[at].slope);
     });
   }
 
@@ -385,6 +394,9 @@ class ByBins {
   struct Bin {
     double below, low, slope;
   };
+
+  // With as many infinities behind, for a search that looks too far.
+  double* upto_of(int64_t channel) const { return upto_.get() + channel * 2 * bins_; }
 
   // How many numbers there are, and in each bin; and the sum of their positions, if it is asked for.
   int64_t count(const W* numbers, int64_t size, const Extent<W>& extent, double* sum) {

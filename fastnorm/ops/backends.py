@@ -43,6 +43,7 @@ _TRITON = {
     "swap_patches": ("swap_patches", "forward"),
     "swap_patches_backward": ("swap_patches", "backward"),
     "gram_matrix": ("gram_matrix", "forward"),
+    "match_histogram": ("match_histogram", "forward"),
 }
 # Of these, the CUDA library has not.
 _NOT_IN_CUDA = (
@@ -52,12 +53,10 @@ _NOT_IN_CUDA = (
     "swap_patches",
     "swap_patches_backward",
     "gram_matrix",
+    "match_histogram",
 )
 # And those that have a kernel on CPU alone.
-_ON_CPU_ALONE = (
-    "attention_stats_backward", "patch_match", "swap_patches", "swap_patches_backward", "gram_matrix",
-    "match_histogram", "match_histogram_backward",
-)
+_ON_CPU_ALONE = "attention_stats_backward", "match_histogram_backward"
 
 _PACKAGE = __package__.rpartition(".")[0]
 CUDA_LIBRARY = Path(__file__).parent.parent / "_C_cuda.so"

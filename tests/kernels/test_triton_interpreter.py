@@ -20,6 +20,7 @@ VALUES = (
     "test_triton_patch_match.py",
     "test_triton_swap_patches.py",
     "test_triton_gram_matrix.py",
+    "test_triton_match_histogram.py",
 )
 
 

@@ -30,6 +30,7 @@ from fastnorm.kernels import (
     instance_norm,
     instance_stats,
     layer_instance_norm,
+    match_histogram,
     norm_conv2d,
     patch_match,
     scale_shift,
@@ -207,6 +208,14 @@ def matching(channels, size, style, dtype, layout, patch_size=3, stride=1, usage
     return call
 
 
+def histograms(shape, target, bins, dtype, layout, masked=False):
+    def call():
+        masks = [make((1, *size[2:]), torch.bool) if masked else None for size in (shape, target)]
+        match_histogram.forward(make(shape, dtype, layout), make(target, dtype, layout), *masks, bins)
+
+    return call
+
+
 def swapping(shape, size, dtype, layout, patch_size=3, stride=1):
     """Forward and backward."""
 
@@ -279,6 +288,8 @@ CASES = {
     "gram": gram((1, 512, 64, 64), BF16, NCHW, False),
     "gram, centred": gram((2, 64, 256, 256), F16, NCHW, True),
     "gram, centred, float32": gram((1, 256, 64, 64), F32, LAST, True),
+    "histograms": histograms((1, 64, 256, 256), (1, 64, 240, 320), 0, BF16, NCHW),
+    "histograms, bins": histograms((2, 64, 64, 64), (1, 64, 60, 80), 256, F32, LAST, masked=True),
     "upsampling, float64": upsampling((2, 3, 33, 31), 3, 2, F64, NCHW, "zeros"),
 }
 
@@ -307,6 +318,8 @@ MORE_CASES = {
     "gram, centred, bfloat16": gram((4, 512, 32, 32), BF16, LAST, True),
     "gram, centred, float64": gram((2, 19, 33, 31), F64, NCHW, True),
     "gram, whole": gram((16, 512, 16, 16), F16, NCHW, True),
+    "histograms, float64": histograms((1, 3, 33, 31), (1, 3, 5, 7), 0, F64, LAST, masked=True),
+    "histograms, many bins": histograms((1, 3, 333, 311), (1, 3, 333, 311), 65536, F64, NCHW),
     "layer, upsampled by 3": layer((1, 8, 63, 63), 3, (3, 3), BF16, LAST, 3),
 }
 
