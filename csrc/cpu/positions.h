@@ -36,7 +36,7 @@ struct Positions {
     }
     for_each_square<W>(count, end - channel, [&](int64_t c, int width, int64_t x, int length) {
       Vector<W> square[lanes<W>] = {};
-      for (int i = 0; i < length; ++i) square[i] = load_part(at(channel + c, first + x + i), width) * factor;
+      for (int i = 0; i < length; ++i) square[i] = load_line(at(channel + c, first + x + i), width) * factor;
       transpose<W>(square);
       for (int i = 0; i < width; ++i) store_part(rows + (c + i) * stride + x, square[i], length);
     });
@@ -63,6 +63,11 @@ struct Positions {
   }
 
  private:
+  // Whole wherever the map goes on: what lies beyond a few channels is not looked at.
+  Vector<W> load_line(const T* p, int count) const {
+    return p + lanes<W> <= data + channels * size ? load(p) : load(p, count);
+  }
+
   // Most parts are whole.
   template <class E>
   static Vector<W> load_part(const E* p, int count) {
