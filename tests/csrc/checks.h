@@ -22,6 +22,7 @@ void check_upsamplings(Element);
 void check_attention(Element);
 void check_gram(Element);
 void check_patches(Element);
+void check_matching(Element);
 
 // A pool of three that takes its parts in reverse.
 inline const Threads three{3, [](int64_t tasks, void (*body)(void*, int64_t, int64_t), void* context) {

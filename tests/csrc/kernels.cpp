@@ -15,6 +15,7 @@ int main() {
       check_attention(element);
       check_gram(element);
       check_patches(element);
+      check_matching(element);
     }
     std::printf("%s: checked\n", *isa);
   }
