@@ -4,14 +4,15 @@ At least: one read of the map, and C * C flops for each position, those of one h
 are whole, and the map is read once for each block of a row of pairs; centred once more, for the means.
 
 A program takes a block of pairs, of channels i by channels j that are no later ones, through a chunk of the positions, and
-what it finds is written on both sides. Where blocks are few, positions are split into chunks, whose sums a second kernel adds
-in their order. Chunks are not long either: tensor cores cut off what they add.
+what it finds is written on both sides. Where blocks are few, positions are split into chunks, whose sums a second kernel
+adds in their order. Chunks are not long either: tensor cores may cut off digits of what they add.
 
 What is multiplied are deviations from a centre, which is the mean where threads multiply, in float32 and float64. In 16 bits
 products are tensor cores', of exact operands: the centre is zero where the mean is near to it, and else the mean rounded,
 from which deviations are exact but for those larger than half of the mean. What is left of the means is taken off the sums:
 
-    sum of (x - mean_x) (y - mean_y)  =  sum of (x - centre_x) (y - centre_y)  -  positions (mean_x - centre_x) (mean_y - centre_y)
+    sum of (x - mean) (y - mean')
+        =  sum of (x - centre) (y - centre')  -  positions * (mean - centre) (mean' - centre')
 
 which loses four bits of float32 at most. The backward is a pointwise convolution (`fastnorm/ops/gram_matrix.py`).
 """
@@ -39,7 +40,7 @@ class Heuristics:
         (8, (32, 16, 128)),
     )
     # Fewer programs than this leave multiprocessors idle. A chunk is long enough to be worth a program, and so short that
-    # what tensor cores cut off, a last place for each sixteen positions at most, leaves 16 bits.
+    # what tensor cores may cut off, a last place for each sixteen positions, leaves 16 bits.
     busy: int = 256
     chunk: int = 512
     longest: int = 4096

@@ -329,7 +329,8 @@ def forward(content, style, patch_size, stride, usage_penalty):
         some = _samples_at_a_time(content, style, blocks)
         for first in range(0, len(content), some):
             group = [map if len(map) == 1 else map[first : first + some] for map in maps]
-            _match(*group, index[first : first + some], score[first : first + some], usage_penalty, blocks, products, threads)
+            found = index[first : first + some], score[first : first + some]
+            _match(*group, *found, usage_penalty, blocks, products, threads)
     return index, score
 
 

@@ -102,7 +102,8 @@ def _forward_kernel(
         x = chosen % style_columns * BLOCKS.stride + (w - column * BLOCKS.stride)
         # An index of no patch reads nothing that is not the style's.
         is_patch = (chosen >= 0) & (chosen < style_patches)
-        value = tl.load(style + (y * style_width + x) * channels, mask=covered & is_patch & (c < channels), other=float("nan"))
+        address = style + (y * style_width + x) * channels
+        value = tl.load(address, mask=covered & is_patch & (c < channels), other=float("nan"))
         total += tl.where(covered, value.to(BLOCKS.wide), 0.0)
     total /= (_shares(h, rows, BLOCKS) * _shares(w, columns, BLOCKS)).to(BLOCKS.wide)
     if BLOCKS.channels_last:

@@ -75,7 +75,9 @@ def test_strides_of_patches(go, patch_size, stride):
     check(*maps(size=(8, 9), style=(10, 7)), patch_size, stride)
 
 
-@pytest.mark.parametrize("channels, size, style", [(1, (3, 3), (3, 3)), (33, (3, 20), (16, 3)), (16, (9, 3), (3, 7))], ids=str)
+@pytest.mark.parametrize(
+    "channels, size, style", [(1, (3, 3), (3, 3)), (33, (3, 20), (16, 3)), (16, (9, 3), (3, 7))], ids=str
+)
 def test_sizes(go, channels, size, style):
     go("pieces")
     check(*maps(channels, size, style))

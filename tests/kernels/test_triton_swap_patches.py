@@ -86,7 +86,7 @@ def test_types(dtype):
 
 @pytest.mark.parametrize("patch_size, stride", [(1, 1), (3, 2), (2, 3), (5, 2)], ids=str)
 def test_strides_of_patches(patch_size, stride):
-    """Above the stride, where pixels between patches are zero; below it, and no multiple of it, to an end that none covers."""
+    """Below the stride, where pixels between patches are zero; above it, and no multiple of it."""
     size, style = (8, 10), (6, 7)
     index = some_index(1, size, style, patch_size, stride)
     output = check_forward(make(1, 3, *style), index, size, patch_size, stride)
