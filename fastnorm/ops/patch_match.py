@@ -62,7 +62,7 @@ def formula(content, style, patch_size, stride, usage_penalty):
 def _products(content, style, patch_size, stride):
     """(N, style patches, content patches)."""
     return sum(
-        product(seen_by(tap, style, patch_size, stride).mT, seen_by(tap, content, patch_size, stride))
+        product(seen_by(tap, content, patch_size, stride).mT, seen_by(tap, style, patch_size, stride)).mT
         for tap in taps(patch_size)
     )
 
