@@ -1,7 +1,8 @@
 """Losses of style transfer, each a module with weights by layer.
 
     loss = GramLoss({"relu1_1": 1.0, "relu2_1": 0.5})
-    goal = loss.prepare(features_of(style))      # once; or pass the features themselves
+    with torch.no_grad():
+        goal = loss.prepare(features_of(style))  # once; or pass the features themselves, each time
     loss(features_of(picture), goal).backward()
 
 Features are a mapping from names to (N, C, H, W) maps, of which those with a weight are compared; or a sequence of maps with
@@ -16,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import functional
-from ._checks import check_number, check_sizes, check_tensor
+from ._checks import check_bins, check_flag, check_integer, check_number, check_sizes, check_statistics_rule, check_tensor
 from .ops._layout import widen
+from .ops._patches import times_covered
 
 __all__ = [
     "ContentLoss",
@@ -37,32 +39,21 @@ Weights = float | Mapping[str, float] | Sequence[float]
 
 
 class Goal(dict):
-    """What a loss compares with, by layer: computed once by `prepare`."""
+    """What a loss compares with, by layer: computed once by its `prepare`."""
+
+    def __init__(self, layers: dict, of: str) -> None:
+        super().__init__(layers)
+        self.of = of
 
 
-class _LayerLoss(nn.Module):
-    """The sum over layers of weight * distance(map, goal)."""
+class _WeightedLoss(nn.Module):
+    """A loss with weights by layer. Settings are attributes of the names that its repr shows."""
 
-    def __init__(self, weights: Weights = 1.0, reduction: str = "mean") -> None:
+    _settings: tuple[str, ...] = ("reduction",)
+
+    def __init__(self, weights: Weights, reduction: str) -> None:
         super().__init__()
         self.weights, self.reduction = _checked_weights(self, weights), _checked_reduction(self, reduction)
-
-    def prepare(self, target: Maps) -> Goal:
-        """The goal of a target that is compared with more than once. Its graph is kept: wrap it in torch.no_grad()."""
-        return Goal({layer: self.goal(map) for layer, map in self._layers("target", target).items()})
-
-    def forward(self, input: Maps, target: Maps | Goal) -> Tensor:
-        maps, goals = self._layers("input", input), target if isinstance(target, Goal) else self.prepare(target)
-        if maps.keys() != goals.keys():
-            raise ValueError(f"{self._name}: target: expected the input's layers {_names(maps)}, got {_names(goals)}")
-        return sum(self._weight(layer) * self.distance(map, goals[layer]) for layer, map in maps.items())
-
-    def goal(self, target: Tensor):
-        """Of a map, what is compared."""
-        return target
-
-    def distance(self, input: Tensor, goal) -> Tensor:
-        raise NotImplementedError
 
     @property
     def _name(self) -> str:
@@ -75,6 +66,8 @@ class _LayerLoss(nn.Module):
         """The maps that have a weight, by name or number."""
         if isinstance(maps, Tensor):
             maps = [maps]
+        if not isinstance(maps, (Mapping, Sequence)) or isinstance(maps, str):
+            raise TypeError(f"{self._name}: {name}: expected a map, or maps by layer, got {type(maps).__name__}")
         found = dict(maps) if isinstance(maps, Mapping) else dict(enumerate(maps))
         if isinstance(self.weights, Mapping):
             if missing := [layer for layer in self.weights if layer not in found]:
@@ -90,39 +83,73 @@ class _LayerLoss(nn.Module):
                 raise ValueError(f"{self._name}: {name}: expected maps of shape (N, C, H, W), got {tuple(map.shape)}")
         return found
 
-    def _compare(self, input: Tensor, goal: Tensor) -> Tensor:
-        """The squared difference."""
-        if input.shape != goal.shape:
-            raise ValueError(f"{self._name}: target: expected shape {tuple(input.shape)} as of the input, got {tuple(goal.shape)}")
-        return F.mse_loss(widen(input), widen(goal), reduction=self.reduction)
-
     def extra_repr(self) -> str:
         weights = dict(self.weights) if isinstance(self.weights, Mapping) else self.weights
-        return f"weights={weights}, reduction={self.reduction!r}"
+        return ", ".join([f"weights={weights}", *(f"{name}={getattr(self, name)!r}" for name in self._settings)])
+
+
+class _LayerLoss(_WeightedLoss):
+    """The sum over layers of weight * distance(map, goal), a goal being what is compared of a target's map."""
+
+    def __init__(self, weights: Weights = 1.0, reduction: str = "mean") -> None:
+        super().__init__(weights, reduction)
+
+    def prepare(self, target: Maps) -> Goal:
+        """The goal of a target that is compared with more than once, under torch.no_grad() if the features have a graph."""
+        return Goal({layer: self._goal(map) for layer, map in self._layers("target", target).items()}, repr(self))
+
+    def forward(self, input: Maps, target: Maps | Goal) -> Tensor:
+        """Features, and those of a target of as many samples, or of one for all; or its goal."""
+        maps, goals = self._layers("input", input), target if isinstance(target, Goal) else self.prepare(target)
+        if goals.of != repr(self):
+            raise ValueError(f"{self._name}: target: expected a goal of {repr(self)}, got one of {goals.of}")
+        if maps.keys() != goals.keys():
+            raise ValueError(f"{self._name}: target: expected the input's layers {_names(maps)}, got {_names(goals)}")
+        return sum(self._weight(layer) * self._distance(map, goals[layer]) for layer, map in maps.items())
+
+    def _goal(self, target: Tensor):
+        return target
+
+    def _distance(self, input: Tensor, goal) -> Tensor:
+        raise NotImplementedError
+
+    def _compare(self, input: Tensor, goal: Tensor) -> Tensor:
+        """The squared difference."""
+        return F.mse_loss(widen(input), widen(self._fitting(input, goal)), reduction=self.reduction)
+
+    def _fitting(self, input: Tensor, goal: Tensor) -> Tensor:
+        """A goal of one sample is all samples'."""
+        if goal.shape[1:] != input.shape[1:] or len(goal) not in (1, len(input)):
+            raise ValueError(f"{self._name}: target: expected shape {tuple(input.shape)} as of the input, got {tuple(goal.shape)}")
+        return goal.expand_as(input)
 
 
 class ContentLoss(_LayerLoss):
     """Squared difference of features (Gatys et al., CVPR 2016; there a half of the sum).
 
     Args:
-        normalized: of instance-normalised features, which knows no style (MUNIT, Huang et al., ECCV 2018; SANet).
+        instance_norm: of instance-normalised features, which know no style (MUNIT, Huang et al., ECCV 2018; SANet).
         eps: added to a variance.
     """
 
+    _settings = "reduction", "instance_norm", "eps"
+
     def __init__(
-        self, weights: Weights = 1.0, reduction: str = "mean", *, normalized: bool = False, eps: float = 1e-5
+        self, weights: Weights = 1.0, reduction: str = "mean", *, instance_norm: bool = False, eps: float = 1e-5
     ) -> None:
         super().__init__(weights, reduction)
+        check_flag(self._name, "instance_norm", instance_norm)
         check_number(self._name, "eps", eps, 0)
-        self.normalized, self.eps = normalized, eps
+        self.instance_norm, self.eps = instance_norm, eps
 
-    def goal(self, target: Tensor) -> Tensor:
-        return functional.instance_norm(target, eps=self.eps) if self.normalized else target
+    def _goal(self, target: Tensor) -> Tensor:
+        return functional.instance_norm(target, eps=self.eps) if self.instance_norm else target
 
-    def distance(self, input: Tensor, goal: Tensor) -> Tensor:
-        if not self.normalized:
+    def _distance(self, input: Tensor, goal: Tensor) -> Tensor:
+        if not self.instance_norm:
             return self._compare(input, goal)
         # The difference alone is kept for the backward, not the normalised map.
+        goal = self._fitting(input, goal)
         difference = widen(functional.instance_norm(input, eps=self.eps, residual=-goal)).square()
         return difference.mean() if self.reduction == "mean" else difference.sum()
 
@@ -135,6 +162,8 @@ class MeanStdLoss(_LayerLoss):
             unbiased variance, correction=1.
     """
 
+    _settings = "reduction", "eps", "correction", "eps_mode"
+
     def __init__(
         self,
         weights: Weights = 1.0,
@@ -145,36 +174,44 @@ class MeanStdLoss(_LayerLoss):
         eps_mode: str = "var",
     ) -> None:
         super().__init__(weights, reduction)
-        self.rule = eps, correction, eps_mode
+        check_statistics_rule(self._name, (2,), eps, correction, eps_mode)
+        self.eps, self.correction, self.eps_mode = eps, correction, eps_mode
 
-    def goal(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        mean, rstd = functional.instance_stats(target, *self.rule)
+    def _goal(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        mean, rstd = functional.instance_stats(target, self.eps, self.correction, self.eps_mode)
         return mean, 1 / rstd
 
-    def distance(self, input: Tensor, goal: tuple[Tensor, Tensor]) -> Tensor:
-        return sum(self._compare(own, other) for own, other in zip(self.goal(input), goal))
+    def _distance(self, input: Tensor, goal: tuple[Tensor, Tensor]) -> Tensor:
+        return sum(self._compare(own, other) for own, other in zip(self._goal(input), goal))
 
 
 class GramLoss(_LayerLoss):
     """Squared difference of Gram matrices (Gatys et al., CVPR 2016).
 
+    With "mean" it is small, for a matrix has C^2 numbers: weights of 1e5 and more are usual.
+
     Args:
-        normalized: divided by channels and positions (Johnson et al., ECCV 2016). Gatys' own loss is a quarter of the sum
-            of the normalised ones' differences.
-        centred: of features less their mean, covariances (Li et al., CVPR 2017).
+        normalized: divided by channels and positions. "sum" is then, of a sample, the loss of Johnson et al. (ECCV 2016), and
+            a quarter of it Gatys' own.
+        centered: of features less their mean, covariances (Li et al., CVPR 2017).
     """
 
+    _settings = "reduction", "normalized", "centered"
+
     def __init__(
-        self, weights: Weights = 1.0, reduction: str = "mean", *, normalized: bool = True, centred: bool = False
+        self, weights: Weights = 1.0, reduction: str = "mean", *, normalized: bool = True, centered: bool = False
     ) -> None:
         super().__init__(weights, reduction)
-        self.normalized, self.centred = normalized, centred
+        check_flag(self._name, "normalized", normalized)
+        check_flag(self._name, "centered", centered)
+        self.normalized, self.centered = normalized, centered
 
-    def goal(self, target: Tensor) -> Tensor:
-        return functional.gram_matrix(target, self.centred, self.normalized)
+    def _goal(self, target: Tensor) -> Tensor:
+        # Differences of sums that 16 bits would round.
+        return functional.gram_matrix(widen(target), centered=self.centered, normalized=self.normalized)
 
-    def distance(self, input: Tensor, goal: Tensor) -> Tensor:
-        return self._compare(self.goal(input), goal)
+    def _distance(self, input: Tensor, goal: Tensor) -> Tensor:
+        return self._compare(self._goal(input), goal)
 
 
 class HistogramLoss(_LayerLoss):
@@ -183,29 +220,34 @@ class HistogramLoss(_LayerLoss):
     The match is a constant: it has no gradient.
 
     Args:
-        bins: of a histogram; None matches by sorting, exactly.
+        bins: of a histogram, the paper's 256; None matches by sorting, exactly.
     """
+
+    _settings = "reduction", "bins"
 
     def __init__(self, weights: Weights = 1.0, reduction: str = "mean", *, bins: int | None = 256) -> None:
         super().__init__(weights, reduction)
         if bins is not None:
-            check_sizes(self._name, "bins", bins, 1, 1)
+            check_bins(self._name, bins)
         self.bins = bins
 
-    def distance(self, input: Tensor, goal: Tensor) -> Tensor:
+    def _distance(self, input: Tensor, goal: Tensor) -> Tensor:
         return self._compare(input, functional.match_histogram(input.detach(), goal.detach(), self.bins))
 
 
 class MRFLoss(_LayerLoss):
     """Squared distance of each patch to the target's that correlates best (CNNMRF, Li and Wand, CVPR 2016).
 
-    Which patch that is has no gradient; the target's features may be of another size. "sum" is the paper's; "mean" averages
-    over samples, patches, channels and pixels of a patch.
+    Which patch that is has no gradient; the target's features may be of another size. "sum" is the paper's, who match copies
+    of the target that are turned and scaled, too; "mean" averages over samples, patches, channels and pixels of a patch. A
+    pixel that no patch covers, as a stride leaves some, has no gradient.
 
     Args:
         patch_size, stride: of patches, as in `functional.patch_match`.
         usage_penalty: what each use of a patch takes from its correlation the next time.
     """
+
+    _settings = "reduction", "patch_size", "stride", "usage_penalty"
 
     def __init__(
         self,
@@ -217,42 +259,33 @@ class MRFLoss(_LayerLoss):
         usage_penalty: float = 0.0,
     ) -> None:
         super().__init__(weights, reduction)
-        self.patches = patch_size, stride
-        self.usage_penalty = usage_penalty
+        check_integer(self._name, "patch_size", patch_size, 1)
+        check_integer(self._name, "stride", stride, 1)
+        check_number(self._name, "usage_penalty", usage_penalty, 0)
+        self.patch_size, self.stride, self.usage_penalty = patch_size, stride, usage_penalty
 
-    def distance(self, input: Tensor, goal: Tensor) -> Tensor:
+    def _distance(self, input: Tensor, goal: Tensor) -> Tensor:
         """At each pixel, of the patches that cover it: the distance of their mean, and how far they lie around that."""
-        index = functional.patch_match(input.detach(), goal.detach(), *self.patches, usage_penalty=self.usage_penalty)
+        patches = self.patch_size, self.stride
+        index = functional.patch_match(input.detach(), goal.detach(), *patches, usage_penalty=self.usage_penalty)
         input, goal = widen(input), widen(goal)
         # Small numbers, so that squares keep their digits.
         centre = goal.detach().mean((2, 3), keepdim=True)
         goal = goal - centre
-        mean, square = (functional.swap_patches(map, index, input.shape[2:], *self.patches) for map in (goal, goal.square()))
+        mean, square = (functional.swap_patches(map, index, input.shape[2:], *patches) for map in (goal, goal.square()))
         around = (square - mean.square()).clamp(min=0)
-        total = (self._cover(input) * ((input - centre - mean).square() + around)).sum()
+        times = times_covered(input.shape[2:], *patches, input.device)
+        total = (times * ((input - centre - mean).square() + around)).sum()
         if self.reduction == "sum":
             return total
-        return total / (index.numel() * input.shape[1] * self.patches[0] ** 2)
-
-    def _cover(self, input: Tensor) -> Tensor:
-        """How many patches cover a pixel, (H, W)."""
-        size, stride = self.patches
-
-        def along(length):
-            starts = torch.arange(0, length - size + 1, stride, device=input.device)
-            positions = torch.arange(length, device=input.device)[:, None]
-            return ((positions >= starts) & (positions < starts + size)).sum(1).to(input.dtype)
-
-        rows, columns = map(along, input.shape[2:])
-        return rows[:, None] * columns
-
-    def extra_repr(self) -> str:
-        size, stride = self.patches
-        return f"{super().extra_repr()}, patch_size={size}, stride={stride}, usage_penalty={self.usage_penalty}"
+        return total / (index.numel() * input.shape[1] * self.patch_size**2)
 
 
 class ReshuffleLoss(MRFLoss):
-    """MRFLoss in which the target's patches are used about equally often (deep feature reshuffle, Gu et al., CVPR 2018)."""
+    """MRFLoss in which the target's patches are used about equally often (deep feature reshuffle, Gu et al., CVPR 2018).
+
+    Of the penalty no value is published; the larger, the more equally.
+    """
 
     def __init__(
         self,
@@ -266,12 +299,15 @@ class ReshuffleLoss(MRFLoss):
         super().__init__(weights, reduction, patch_size=patch_size, stride=stride, usage_penalty=usage_penalty)
 
 
-class DiversityLoss(_LayerLoss):
-    """Minus the absolute difference of the features of one sample and the next: the larger, the less alike samples are.
+class DiversityLoss(_WeightedLoss):
+    """Minus the absolute difference of each sample's features from the next one's: minimised, samples become unlike.
 
     Li et al., CVPR 2017 (arXiv:1703.01664), where the order is drawn; here it is that of the batch, the last beside the
-    first, of two samples at least. `loss(features)` takes no target.
+    first, of two samples at least. `loss(features)` takes no target. It has no lower bound.
     """
+
+    def __init__(self, weights: Weights = 1.0, reduction: str = "mean") -> None:
+        super().__init__(weights, reduction)
 
     def forward(self, input: Maps) -> Tensor:
         return -sum(self._weight(layer) * self._difference(map) for layer, map in self._layers("input", input).items())
@@ -300,11 +336,11 @@ class LaplacianLoss(_LayerLoss):
             check_sizes(self._name, "weights", size, 1, 1)
         self.squares = _checked_weights(self, weights)
 
-    def goal(self, target: Tensor) -> list[Tensor]:
+    def _goal(self, target: Tensor) -> list[Tensor]:
         return [self._edges(target, size) for size in self.squares]
 
-    def distance(self, input: Tensor, goal: list[Tensor]) -> Tensor:
-        edges = zip(self.goal(input), goal, self.squares.values())
+    def _distance(self, input: Tensor, goal: list[Tensor]) -> Tensor:
+        edges = zip(self._goal(input), goal, self.squares.values())
         return sum(weight * self._compare(own, other) for own, other, weight in edges)
 
     def _edges(self, picture: Tensor, size: int) -> Tensor:
@@ -321,14 +357,17 @@ class LaplacianLoss(_LayerLoss):
         return f"weights={dict(self.squares)}, reduction={self.reduction!r}"
 
 
-class TotalVariationLoss(_LayerLoss):
-    """Differences of neighbours, down and to the right, each to a power (Mahendran and Vedaldi, CVPR 2015).
+class TotalVariationLoss(_WeightedLoss):
+    """Differences of neighbours, down and to the right, each to a power: with 2 that of Mahendran and Vedaldi, CVPR 2015, who
+    couple both directions at others.
 
     `loss(picture)` takes no target. "mean" averages over the differences in each direction.
     """
 
-    def __init__(self, weight: float = 1.0, reduction: str = "mean", *, power: float = 2.0) -> None:
-        super().__init__(weight, reduction)
+    _settings = "reduction", "power"
+
+    def __init__(self, weights: Weights = 1.0, reduction: str = "mean", *, power: float = 2.0) -> None:
+        super().__init__(weights, reduction)
         check_number(self._name, "power", power, 1)
         self.power = power
 
@@ -344,16 +383,15 @@ class TotalVariationLoss(_LayerLoss):
                 total = total + (powers.mean() if self.reduction == "mean" else powers.sum())
         return total
 
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, power={self.power}"
-
 
 class IdentityLoss(nn.Module):
     """A picture that is its own style should stay as it is: in pixels and in features (SANet, Park and Lee, CVPR 2019).
 
+    For the content's picture and for the style's, each by a call. 50 and 1 are the weights of public training code.
+
     Args:
-        weights: of features, by layer; SANet's are 1.
-        image_weight: of pixels; SANet's is 50.
+        weights: of features, by layer.
+        image_weight: of pixels.
     """
 
     def __init__(self, weights: Weights = 1.0, reduction: str = "mean", *, image_weight: float = 50.0) -> None:

@@ -67,7 +67,7 @@ CASES = {
     "content": (losses.ContentLoss, {}, lambda a, b: [squares(a, b)]),
     "content, normalised": (
         losses.ContentLoss,
-        dict(normalized=True, eps=0.01),
+        dict(instance_norm=True, eps=0.01),
         lambda a, b: [squares(normalised(a, 0.01), normalised(b, 0.01))],
     ),
     "mean and std": (
@@ -78,7 +78,7 @@ CASES = {
     "gram": (losses.GramLoss, {}, lambda a, b: [squares(gram(a), gram(b)) / (3 * 63) ** 2]),
     "gram, centred": (
         losses.GramLoss,
-        dict(normalized=False, centred=True),
+        dict(normalized=False, centered=True),
         lambda a, b: [squares(gram(a, True), gram(b, True))],
     ),
     "histogram": (losses.HistogramLoss, dict(bins=None), lambda a, b: [squares(a, ranked(a, b))]),
@@ -118,6 +118,21 @@ def test_large_numbers_of_float16_do_not_overflow():
     far = torch.full((1, 2, 4, 4), 3e4, dtype=torch.float16)
     assert losses.ContentLoss()(far, -far).item() == pytest.approx(3.6e9, rel=1e-3)
     assert losses.TotalVariationLoss()(torch.stack([far, -far], 3).flatten(3, 4)).isfinite()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_grams_that_16_bits_would_round(dtype):
+    input = (1000 * maps(1, 3, 16, 16).abs()).to(dtype)
+    target = (input.double() * (1 + 0.02 * maps(1, 3, 16, 16, seed=1))).to(dtype)
+    expected = squares(gram(input.double()), gram(target.double())).mean() / (3 * 256) ** 2
+    torch.testing.assert_close(losses.GramLoss()(input, target).double(), expected, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_one_target_for_all_samples(case):
+    make, settings, _ = case
+    loss = make(**settings)
+    torch.testing.assert_close(loss(INPUT, TARGET[:1]), loss(INPUT, TARGET[:1].repeat(2, 1, 1, 1)))
 
 
 def test_targets_of_another_size():
@@ -215,6 +230,19 @@ def test_statistics_keep_no_map():
          "GramLoss: input: expected maps of shape (N, C, H, W), got (3, 7, 9)"),
         (lambda: losses.GramLoss()(INPUT, maps(2, 4, 7, 9)), ValueError,
          "GramLoss: target: expected shape (2, 3, 3) as of the input, got (2, 4, 4)"),
+        (lambda: losses.ContentLoss()(INPUT, None), TypeError,
+         "ContentLoss: target: expected a map, or maps by layer, got NoneType"),
+        (lambda: losses.ContentLoss()(INPUT, losses.DiversityLoss), TypeError,
+         "ContentLoss: target: expected a map, or maps by layer, got type"),
+        (lambda: losses.MRFLoss()(INPUT, losses.HistogramLoss().prepare(TARGET)), ValueError,
+         "MRFLoss: target: expected a goal of MRFLoss(weights=1.0, reduction='mean', patch_size=3, stride=1,"
+         " usage_penalty=0.0), got one of HistogramLoss(weights=1.0, reduction='mean', bins=256)"),
+        (lambda: losses.GramLoss(centered="no"), TypeError, "GramLoss: centered: expected True or False, got 'no'"),
+        (lambda: losses.MeanStdLoss(correction=5), ValueError,
+         "MeanStdLoss: correction: expected 0 (biased) or 1 (unbiased), got 5"),
+        (lambda: losses.MRFLoss(patch_size=0), ValueError, "MRFLoss: patch_size: expected an integer of at least 1, got 0"),
+        (lambda: losses.HistogramLoss(bins=0), ValueError,
+         "HistogramLoss: bins: expected None or an integer from 1 to 65536, got 0"),
         (lambda: losses.GramLoss("relu"), TypeError, "GramLoss: weights: expected a number, got str"),
         (lambda: losses.GramLoss({"a": None}), TypeError, "GramLoss: weights['a']: expected a number, got None"),
         (lambda: losses.GramLoss(1.0, "none"), ValueError, "GramLoss: reduction: expected 'mean' or 'sum', got 'none'"),
@@ -231,5 +259,6 @@ def test_what_is_no_call(call, error, words):
 
 
 def test_reprs():
-    assert repr(losses.GramLoss({"relu1_1": 1})) == "GramLoss(weights={'relu1_1': 1}, reduction='mean')"
+    expected = "GramLoss(weights={'relu1_1': 1}, reduction='mean', normalized=True, centered=False)"
+    assert repr(losses.GramLoss({"relu1_1": 1})) == expected
     assert repr(losses.LaplacianLoss({4: 100.0})) == "LaplacianLoss(weights={4: 100.0}, reduction='mean')"
