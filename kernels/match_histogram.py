@@ -36,6 +36,8 @@ class Heuristics:
 
 HEURISTICS = Heuristics()
 INFINITY = tl.constexpr(float("inf"))
+# As the definition has it: a level that is a whole number, whose last places are lost.
+ALMOST = tl.constexpr(1 - 2.0**-49)
 
 
 @triton.jit
@@ -134,7 +136,7 @@ def _map_kernel(
     found, end = tl.zeros((BLOCK,), tl.int64), tl.zeros((BLOCK,), tl.int64) + (bins - 1)
     for _ in range(STEPS):
         middle = (found + end) // 2
-        beyond = tl.load(target_upto + middle) < level
+        beyond = tl.load(target_upto + middle) < level * ALMOST
         found, end = tl.where(beyond & (found < end), middle + 1, found), tl.where(beyond, end, middle)
     reached = tl.load(target_upto + found)
     begun = tl.load(target_upto + (found - 1), mask=found > 0, other=0)

@@ -9,6 +9,7 @@ import torch
 
 from fastnorm import nn
 from fastnorm.functional import match_histogram
+from fastnorm.ops.match_histogram import reference
 
 INF, NAN = float("inf"), float("nan")
 
@@ -267,3 +268,11 @@ def test_module(randn):
     module = nn.MatchHistogram(bins=8)
     assert torch.equal(module(input, target, mask), match_histogram(input, target, 8, mask)) and not module.state_dict()
     assert repr(module) == "MatchHistogram(bins=8)"
+
+
+def test_levels_that_are_whole_numbers():
+    """Two thirds of a bin of three numbers: the level is the fifth's, and the next bin of the target far away."""
+    input = torch.tensor([74, 77, 30, 19, 22, 26, 20, 85, 81, 21, 17, 89, 89, 54, 51, 35, 26, 37, 71, 54.0])
+    target = torch.tensor([37, 23, 47, 32.0])
+    found = [run(input.view(1, 1, -1), target.view(1, 1, -1), 8) for run in (match_histogram, reference)]
+    assert found[0][0, 0, 1].item() == pytest.approx(38.0) and torch.allclose(*found)

@@ -317,6 +317,10 @@ IN_PLACE inline void each_position(const W* numbers, int64_t size, const Extent<
 
 inline int64_t bin_of(double position, int64_t bins) { return smaller(static_cast<int64_t>(position), bins - 1); }
 
+// What a level is multiplied by before its bin is searched for: one that is a whole number belongs to the bin that ends there,
+// though its last places are lost.
+constexpr double almost = 1 - 0x1p-49;
+
 template <class T>
 class ByBins {
  public:
@@ -367,7 +371,7 @@ class ByBins {
     int64_t farthest = 0;
     for (int64_t bin = 0, at = 0; bin <= bins_; ++bin) {
       levels[bin] = below * targets / total;
-      while (upto[at] < levels[bin]) ++at;
+      while (upto[at] < levels[bin] * almost) ++at;
       first[bin] = at;
       if (bin > 0) farthest = larger(farthest, at - first[bin - 1]);
       if (bin < bins_) below += counts_.get()[bin];
@@ -380,7 +384,8 @@ class ByBins {
       const double level = levels[bin] + (levels[bin + 1] - levels[bin]) * (position - bin);
       // A search without branches, which nothing would foresee.
       int64_t at = first[bin];
-      for (int64_t step = longest; step; step >>= 1) at += step & -static_cast<int64_t>(upto[at + step - 1] < level);
+      const double least = level * almost;
+      for (int64_t step = longest; step; step >>= 1) at += step & -static_cast<int64_t>(upto[at + step - 1] < least);
       output[i] = static_cast<W>(bins[at].low + (level - bins[at].below) * bins[at].slope);
     });
   }

@@ -14,7 +14,7 @@ By bins, of which both planes have so many between their least and largest numbe
 
     inverse(cumulative histogram of the target)(cumulative histogram of the input (x)), both linear within a bin
 
-In float64, here and in kernels: a last place that differs could be another bin.
+In float64, here and in kernels.
 
 At least, per element: one read of both maps and one write. Sorting asks for a few passes over either plane, in cache.
 """
@@ -28,8 +28,12 @@ from ._layout import empty_map, store_like
 from ._library import define, differentiable, gradient_of
 from ._operator import Operator, Sample
 
-# A table of each plane is this long.
+# Each plane has a table of as many, at most.
 MOST_BINS = 1 << 16
+
+# A level that is a whole number is found in the bin that ends there, though its last places are lost: of whole numbers many
+# are, and the next bin may be far away.
+ALMOST = 1 - 2.0**-49
 
 INFINITY, NAN = float("inf"), float("nan")
 
@@ -150,7 +154,7 @@ def _by_bins(x, taken, y, given, bins):
 
     level = (below.gather(2, bin) + counts.gather(2, bin) * (position - bin)) * m / n
     shared = x.shape[0], -1, -1
-    y_bin = torch.searchsorted(y_upto.expand(shared).contiguous(), level).clamp(max=bins - 1)
+    y_bin = torch.searchsorted(y_upto.expand(shared).contiguous(), level * ALMOST).clamp(max=bins - 1)
     y_count, upto = (of_bins.expand(shared).gather(2, y_bin) for of_bins in (y_counts, y_upto))
     found = y_low + (y_bin + (level - (upto - y_count)) / y_count.clamp(min=1)) / bins * y_width
     mean = torch.where(given, y_within, 0.0).sum(2, keepdim=True) / m
