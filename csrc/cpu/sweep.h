@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdlib>
+#include <new>
 
 #include "reductions.h"
 
@@ -35,7 +36,9 @@ class Buffer {
  public:
   // Aligned to lines of the cache, so that no vector lies in two.
   explicit Buffer(int64_t size)
-      : data_(static_cast<W*>(std::aligned_alloc(64, (larger(size, 1) * sizeof(W) + 63) / 64 * 64))) {}
+      : data_(static_cast<W*>(std::aligned_alloc(64, (larger(size, 1) * sizeof(W) + 63) / 64 * 64))) {
+    if (!data_) throw std::bad_alloc();
+  }
   ~Buffer() { std::free(data_); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
