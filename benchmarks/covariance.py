@@ -5,7 +5,7 @@ import torch
 from . import gram_matrix
 
 KINDS = ("unbiased",)
-SHAPES = {"unbiased": gram_matrix.SHAPES["centred"]}
+SHAPES = {"unbiased": gram_matrix.SHAPES["centered"]}
 
 
 def arguments(make, shape, kind="unbiased"):

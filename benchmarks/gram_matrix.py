@@ -17,13 +17,13 @@ import math
 
 import torch
 
-_CENTRED = {"plain": False, "centred": True}
-KINDS = tuple(_CENTRED)
+_CENTERED = {"plain": False, "centered": True}
+KINDS = tuple(_CENTERED)
 SHAPES = {kind: ((1, 512, 64, 64), (1, 256, 128, 128), (1, 64, 512, 512), (4, 128, 64, 64)) for kind in KINDS}
 
 
 def arguments(make, shape, kind="plain"):
-    return dict(input=make(*shape), centred=_CENTRED[kind], normalized=True)
+    return dict(input=make(*shape), centered=_CENTERED[kind], normalized=True)
 
 
 def flops(shape, kind, backward):
@@ -32,16 +32,16 @@ def flops(shape, kind, backward):
     return n * c * c * math.prod(shape[2:]) * (3 if backward else 1)
 
 
-def eager(input, centred, normalized):
+def eager(input, centered, normalized):
     planes = input.flatten(2)
-    if centred:
+    if centered:
         planes = planes - planes.mean(2, keepdim=True)
     return torch.bmm(planes, planes.mT) / (planes.shape[1] * planes.shape[2])
 
 
-def idiom(input, centred, normalized):
+def idiom(input, centered, normalized):
     features = input.reshape(*input.shape[:2], -1)
-    if centred:
+    if centered:
         features = features - features.mean(dim=2, keepdim=True)
     gram = features.bmm(features.transpose(1, 2))
     return gram.div(features.shape[1] * features.shape[2])

@@ -872,7 +872,7 @@ def style_swap(
     return _run(ops.style_swap)(content, style, patch_size, stride, usage_penalty)
 
 
-def gram_matrix(input: Tensor, centred: bool = False, normalized: bool = False) -> Tensor:
+def gram_matrix(input: Tensor, *, centered: bool = False, normalized: bool = False) -> Tensor:
     """Products of all pairs of a sample's channels, summed over positions: what a style looks like, wherever it does.
 
         x x^T, x being (C, positions)
@@ -881,16 +881,16 @@ def gram_matrix(input: Tensor, centred: bool = False, normalized: bool = False) 
 
     Args:
         input: (N, C, L), (N, C, H, W) or (N, C, D, H, W).
-        centred: of the input less the mean of each plane: Li et al. 2017, arXiv:1703.01664.
+        centered: of the input less the mean of each plane: Li et al. 2017, arXiv:1703.01664.
         normalized: divided by C * positions: Johnson et al. 2016, arXiv:1603.08155.
 
     Returns:
         (N, C, C), in the input's type: a sum beyond the end of float16 is infinite there, unless normalized.
     """
     check_up_to_volumes("gram_matrix", input)
-    check_flag("gram_matrix", "centred", centred)
+    check_flag("gram_matrix", "centered", centered)
     check_flag("gram_matrix", "normalized", normalized)
-    return _run(ops.gram_matrix)(input, centred, normalized)
+    return _run(ops.gram_matrix)(input, centered, normalized)
 
 
 def covariance(input: Tensor, correction: int = 1) -> Tensor:

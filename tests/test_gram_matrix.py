@@ -24,11 +24,11 @@ def formula(input, centred=False, normalized=False):
 
 
 @pytest.mark.parametrize("normalized", [False, True])
-@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("centered", [False, True])
 @pytest.mark.parametrize("shape", [(2, 5, 7), (2, 3, 4, 5), (1, 4, 2, 3, 5)], ids=str)
-def test_formula(randn, shape, centred, normalized):
+def test_formula(randn, shape, centered, normalized):
     input = randn(*shape)
-    torch.testing.assert_close(gram_matrix(input, centred, normalized), formula(input, centred, normalized))
+    torch.testing.assert_close(gram_matrix(input, centered=centered, normalized=normalized), formula(input, centered, normalized))
 
 
 @pytest.mark.parametrize("correction", [0, 1])
@@ -50,7 +50,7 @@ def test_normalized_float16_does_not_overflow(randn):
         (lambda: gram_matrix(torch.zeros(2, 3)), "gram_matrix: input: expected shape (N, C, *) with at least one spatial"),
         (lambda: gram_matrix(torch.zeros(1, 1, 1, 1, 1, 1)), "gram_matrix: input: expected one to three spatial dimensions"),
         (lambda: gram_matrix(torch.zeros(1, 2, 0)), "gram_matrix: input: expected planes of at least one element"),
-        (lambda: gram_matrix(torch.zeros(1, 2, 3), centred=1), "gram_matrix: centred: expected True or False, got 1"),
+        (lambda: gram_matrix(torch.zeros(1, 2, 3), centered=1), "gram_matrix: centered: expected True or False, got 1"),
         (lambda: gram_matrix(torch.zeros(1, 2, 3), normalized=None), "gram_matrix: normalized: expected True or False"),
         (lambda: gram_matrix(torch.zeros(1, 2, 3, dtype=torch.int32)), "gram_matrix: input: expected float32"),
         (lambda: covariance(torch.zeros(1, 2, 3), correction=2), "covariance: correction: expected 0 (biased) or 1 (unbiased)"),
@@ -60,3 +60,14 @@ def test_normalized_float16_does_not_overflow(randn):
 def test_errors(call, words):
     with pytest.raises((ValueError, TypeError), match=f"^{re.escape(words)}"):
         call()
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 32, 32), (2, 33, 43, 3)], ids=str)
+def test_gradients_far_from_zero(randn, shape):
+    """As of deviations alone: what a mean of float32 lacks in last places is put right."""
+    input, factor = (randn(*shape) + 1e4).float(), randn(shape[0], shape[1], shape[1]).float()
+    found, expected = (
+        torch.autograd.grad(gram_matrix(map, centered=True), map, factor.to(map.dtype))[0]
+        for map in (input.clone().requires_grad_(), input.double().requires_grad_())
+    )
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=3e-6 * expected.abs().max().item())

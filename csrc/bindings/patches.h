@@ -2,6 +2,9 @@
 
 #pragma once
 
+#include <stdexcept>
+#include <string>
+
 #include "convolved_map.h"
 #include "tensors.h"
 
@@ -64,8 +67,11 @@ Tensor swap(
   const int64_t* patch = static_cast<const int64_t*>(data(dense));
   const int64_t patches = rows_of(style, patch_size, stride) * columns_of(style, patch_size, stride);
   for (int64_t i = 0; i < index.numel(); ++i)
-    STD_TORCH_CHECK(
-        0 <= patch[i] && patch[i] < patches, op, ": index: expected patches in 0..", patches - 1, ", got ", patch[i]);
+    if (patch[i] < 0 || patch[i] >= patches)
+      // Users meet this one: without the place in this file.
+      throw std::runtime_error(
+          std::string(op) + ": index: expected patches in 0.." + std::to_string(patches - 1) + ", got " +
+          std::to_string(patch[i]));
   Planes styles = map.planes, all_swapped = map.planes;
   styles.size = style.size(2) * style.size(3);
   all_swapped.size = swapped.size(2) * swapped.size(3);

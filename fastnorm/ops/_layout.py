@@ -74,7 +74,7 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     """Of matrices, in their own type: autocast would take it to bfloat16. A column by a row needs no sum."""
     if a.shape[-1] == 1:
         return a * b
-    if torch.is_autocast_enabled(a.device.type):
+    if torch.amp.is_autocast_available(a.device.type) and torch.is_autocast_enabled(a.device.type):
         with torch.autocast(a.device.type, enabled=False):
             return a @ b
     return a @ b

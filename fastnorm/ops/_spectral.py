@@ -43,7 +43,9 @@ def reference(matrices, inverted, eps, method, multiply):
 def roots_by_products(matrices, inverted, eps, multiply):
     identity = torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
     matrices = matrices + eps * identity
-    norm = torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True)
+    # Of numbers below 1: squares of covariances may be beyond the largest.
+    size = matrices.detach().abs().sum((1, 2), keepdim=True)
+    norm = torch.linalg.vector_norm(matrices / size, dim=(1, 2), keepdim=True) * size
     root, inverse = matrices / norm, identity.expand_as(matrices)
     for _ in range(STEPS):
         step = 1.5 * identity - 0.5 * multiply(inverse, root)
