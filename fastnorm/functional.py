@@ -811,18 +811,21 @@ def patch_match(
         style: (N or 1, C, H', W'), one of its own for each sample, or one for all.
         patch_size: patches are squares of so many pixels, which lie within the map.
         stride: how far apart patches begin, in the content and in the style.
-        usage_penalty: 0 or more; with a large one all patches of the style are used about as often.
+        usage_penalty: 0 or more; with a large one all patches of the style are used about as often. It asks for memory for
+            patch_size lines of the content by all of the style, and is unrolled patch by patch where it is exported.
         return_score: True for the correlation of the chosen pair, too.
 
     Returns:
         index, int64 (N, rows, columns), with rows = (H - patch_size) // stride + 1 and columns alike: a style patch by its
         number, row by row; of several that are as much alike, the first. Or (index, score); score is in float32, or float64
         of float64, and without the penalty. A patch without length has a correlation of 0. A correlation that is NaN is
-        never chosen before a number; where all are, the index is 0 and the score NaN. Neither has a gradient.
+        never chosen before a number; where all are, the index is 0 and the score NaN. Squares of lengths are taken for
+        numbers of that type: of float32, of maps of about 1e-18 to 1e18. Neither result has a gradient.
     """
     name = "patch_match"
     style = check_patches(name, content, style, patch_size, stride)
     check_number(name, "usage_penalty", usage_penalty, 0)
+    check_flag(name, "return_score", return_score)
     return _run(ops.patch_match)(content, style, patch_size, stride, usage_penalty, return_score)
 
 
@@ -922,14 +925,16 @@ def whiten_color(
         content: (N, C, L), (N, C, H, W) or (N, C, D, H, W).
         style: (N or 1, C, *), of any size.
         alpha: a Python number; 1 for the style in full, 0 for the content.
-        eps: of "eigh", 0 or more: directions of no more variance are left out, neither whitened nor coloured, and those of
-            no more than rounding leaves of none (in float32 5e-7 times the largest variance). So positions may be fewer than
-            channels, and channels constant. Of "newton_schulz", more than 0: added to each variance.
-        method: "eigh", by eigenvalues; or "newton_schulz", by products of matrices alone: 15 steps of the coupled iteration,
-            in which variances of less than about 1e-4 of all together are whitened in part.
+        eps: of "eigh", 0 or more: directions whose variance is at most eps, or 5e-7 of the largest (in float32), are left out:
+            neither whitened nor coloured. So positions may be fewer than channels, and channels constant; features with a
+            deviation of 1e-3 and less want a smaller eps. Of "newton_schulz", more than 0: added to each variance.
+        method: "eigh", by eigenvalues, in float64 and by LAPACK, whose last bits may depend on the number of threads; or
+            "newton_schulz", by products of matrices alone: 15 steps of the coupled iteration, in which variances of less
+            than about 1e-4 of all together are whitened in part. That one can be exported to ONNX.
 
     Returns:
-        The content's shape. Gradients are finite where variances are equal, too.
+        The content's shape. Gradients are finite where variances are equal, too; of "eigh" derivatives are right up to the
+        third.
     """
     check_up_to_volumes("whiten_color", content, "content")
     check_style_map("whiten_color", style, content)
@@ -939,7 +944,7 @@ def whiten_color(
 
 
 def zca_whiten(input: Tensor, eps: float = 1e-5, method: str = "eigh") -> Tensor:
-    """Whitening: the input with uncorrelated channels of mean 0 and variance 1.
+    """Whitening: the input with uncorrelated channels of mean 0 and variance 1, as far as no direction is left out.
 
         cov(input)^(-1/2) (input - mean(input))
 
@@ -993,8 +998,8 @@ def match_histogram(
     Args:
         input: (N, C, *).
         target: (N or 1, C, *), of any size, in the input's type.
-        bins: None for sorting, or how many bins between its least and largest number each plane's histogram has; 256 are
-            published. Numbers within a bin are taken for evenly spread, infinities for the nearest other number. A plane
+        bins: None for sorting, or how many bins between its least and largest number each plane's histogram has; the paper
+            has 256. Numbers within a bin are taken for evenly spread, infinities for the nearest other number. A plane
             that is constant becomes the target's mean.
         input_mask: bool, (N, *) or (N, 1, *) with the input's positions, or of one sample: True for those that are matched.
             Others keep their number.

@@ -4,12 +4,12 @@
 //
 //   1. Positions are cut into segments, as the shape says, each with a matrix of its own. A task takes a segment of a
 //      sample, or a band of its rows where there are more threads than segments.
-//   2. It packs a piece of positions as panels of channels, three vectors of them at each position, less their mean.
+//   2. It packs a piece of positions as panels of channels, a few vectors of them at each position, less their mean.
 //   3. A tile of registers is a few channels i, whose numbers are broadcast, by a panel of channels j, which are lanes. Both
 //      come from the packed piece, so that it lies in cache once. Tiles that lie beyond the diagonal are left out.
 //   4. Segments are added in their order, and the half that is there is copied to the other.
 //
-// Of few channels, much of a panel would be nothing: lanes are positions there.
+// With few channels a panel would be mostly empty: there, lanes are positions, and nothing is packed.
 
 #include "positions.h"
 #include "tile.h"

@@ -1,6 +1,7 @@
 from torch import Tensor, nn
 
 from .. import functional
+from .._checks import check_bins
 
 
 class MatchHistogram(nn.Module):
@@ -12,6 +13,8 @@ class MatchHistogram(nn.Module):
 
     def __init__(self, bins: int | None = None) -> None:
         super().__init__()
+        if bins is not None:
+            check_bins(type(self).__name__, bins)
         self.bins = bins
 
     def forward(

@@ -1,6 +1,7 @@
 from torch import Tensor, nn
 
 from .. import functional
+from .._checks import check_integer, check_number
 
 
 class StyleSwap(nn.Module):
@@ -14,6 +15,9 @@ class StyleSwap(nn.Module):
 
     def __init__(self, patch_size: int = 3, stride: int = 1, usage_penalty: float = 0.0) -> None:
         super().__init__()
+        check_integer(type(self).__name__, "patch_size", patch_size, 1)
+        check_integer(type(self).__name__, "stride", stride, 1)
+        check_number(type(self).__name__, "usage_penalty", usage_penalty, 0)
         self.patch_size, self.stride, self.usage_penalty = patch_size, stride, usage_penalty
 
     def forward(self, content: Tensor, style: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 from torch import Tensor, nn
 
 from .. import functional
+from .._checks import check_number, check_roots
 
 
 class WhitenColor(nn.Module):
@@ -13,6 +14,8 @@ class WhitenColor(nn.Module):
 
     def __init__(self, alpha: float = 1.0, eps: float = 1e-5, method: str = "eigh") -> None:
         super().__init__()
+        check_number(type(self).__name__, "alpha", alpha)
+        check_roots(type(self).__name__, eps, method)
         self.alpha, self.eps, self.method = alpha, eps, method
 
     def forward(self, content: Tensor, style: Tensor) -> Tensor:

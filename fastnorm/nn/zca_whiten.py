@@ -1,6 +1,7 @@
 from torch import Tensor, nn
 
 from .. import functional
+from .._checks import check_roots
 
 
 class ZCAWhiten(nn.Module):
@@ -12,6 +13,7 @@ class ZCAWhiten(nn.Module):
 
     def __init__(self, eps: float = 1e-5, method: str = "eigh") -> None:
         super().__init__()
+        check_roots(type(self).__name__, eps, method)
         self.eps, self.method = eps, method
 
     def forward(self, input: Tensor) -> Tensor:
