@@ -10,7 +10,7 @@ Learned on an AMD EPYC (AVX2, 90 GFLOP/s of multiply-adds a core, two cores of a
 - Forward at 24 queries or fewer a whole panel is computed, and all keys are packed for it: slower than bmm.
 - Backward as products of matrices, each a call: half of eager's speed at 32x32 positions. As one kernel, that keeps weights
   and slopes of 2 million pairs and transposes them for the gradients of keys: 1.2 (64x64, 256 channels) to 1.75 (32x32, 512)
-  of eager's, and 6 for many small samples; 47 to 56 GFLOP/s a core beside other work.
+  of eager's, and 6 for many small samples; 47 to 56 GFLOP/s with two threads, beside other work.
 """
 
 import math
