@@ -10,7 +10,7 @@ backward is (grad + grad^T) @ (x - mean): a pointwise filter, two reads and one 
 
 import torch
 
-from . import instance_stats, scale_shift
+from . import instance_stats
 from ._layout import empty_map, empty_statistic, product, store_like, wide_dtype, widen
 from ._library import define, differentiable, gradient_of
 from ._operator import Operator, Sample
@@ -83,7 +83,7 @@ def _backward_definition(grad, input, mean):
         return found
     # Far from zero the mean lacks a few last places, which come back as the mean of a gradient that has none.
     rest, _ = instance_stats.forward(found, 1.0, 0, False)
-    return scale_shift.scale_shift(found, rest)
+    return found.sub_(rest.reshape(*rest.shape, *[1] * (found.dim() - 2)))
 
 
 def _backward_fake(grad, input, mean):

@@ -352,6 +352,7 @@ def test_a_mean_that_is_changed_behind_the_graph():
         return found
 
     fused = torch.compile(function, backend="fastnorm", options={"then": "eager"})
-    inputs = [matrix.clone().requires_grad_() for matrix in ROWS]
+    # In float64: of float32 gradients of 40 differ by last places.
+    inputs = [matrix.double().requires_grad_() for matrix in ROWS]
     gradients, expected = (torch.autograd.grad(call(*inputs).square().sum(), inputs) for call in (fused, function))
     close(gradients, expected)
