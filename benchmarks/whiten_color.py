@@ -1,7 +1,7 @@
 """whiten_color against the form of public WCT code: covariances in float64 and their singular values, a sample at a time.
 
 Learned on an AMD EPYC (AVX2, two cores of a shared machine), 512 channels at 64x64, float32:
-- 2.8 times as fast as that form on one thread, 3.5 on two; two thirds of the time are the eigenvalues, in float64.
+- 2.8 times as fast as that form on one thread, 2.9 and 3.5 on two, in two runs; two thirds of the time are the eigenvalues, in float64.
 - Eigenvalues in float32 take half the time (4.0 times), but of variances from 1e-3 to 90 the result was off by 3e-3, and by
   3e-5 now; the public form in float32 by 2e-3. It is the vectors: exact values for them changed nothing.
 - Fifteen steps by products take four times as long as eigenvalues do.
