@@ -94,10 +94,9 @@ def _operator_table(operators):
 
 
 def _in_words(kernels):
-    """One name where the same runs all kernels; the kernels by name where not."""
+    """What runs most of the kernels, and the others by name."""
     by_name = {}
     for kernel, backend in kernels.items():
         by_name.setdefault(NAMES[backend], []).append(kernel)
-    if len(by_name) == 1:
-        return next(iter(by_name))
-    return "; ".join(f"{name} ({', '.join(run)})" for name, run in by_name.items())
+    most, *others = sorted(by_name, key=lambda name: -len(by_name[name]))
+    return "; ".join([most, *(f"{name}: {', '.join(by_name[name])}" for name in others)])
