@@ -12,7 +12,7 @@
 // With few channels a panel would be mostly empty: there, lanes are positions, and nothing is packed.
 
 #include "positions.h"
-#include "tile.h"
+#include "products.h"
 
 namespace fastnorm::FASTNORM_ISA {
 
@@ -21,7 +21,7 @@ void instance_stats(const InstanceStats&, const Threads&);
 namespace {
 
 // Positions of a piece, which are summed at once: of two panels they fit in L1.
-constexpr int64_t positions_of_a_piece = 96;
+constexpr int64_t positions_of_a_piece = Products<float>::longest;
 static_assert(positions_of_a_piece % lanes<float> == 0);
 // Bytes of pieces that are packed at a time, for L2. Rows of planes are then read in longer runs.
 constexpr int64_t packed_bytes = 256 << 10;
@@ -88,7 +88,7 @@ class GramOfFew {
 
  private:
   static constexpr int height = 4, width = 3;
-  static constexpr int64_t positions_of_a_block = 16 * lanes<W>, blocks_of_a_segment = 16, most_segments = 64;
+  static constexpr int64_t positions_of_a_block = 16 * lanes<W>, blocks_of_a_segment = 16;
 
   // body(i, j) for tiles that are not beyond the diagonal.
   template <class Body>
@@ -172,9 +172,7 @@ class GramOfMany {
         pieces_at_a_time_(larger(1, packed_bytes / bytes(piece_size()))),
         samples_at_a_time_(larger(1, smaller(call.planes.samples, sums_bytes / bytes(segments_ * sums_size())))),
         sums_(samples_at_a_time_ * segments_ * sums_size()),
-        taps_(positions_of_a_piece) {
-    for (int64_t i = 0; i < positions_of_a_piece; ++i) taps_.get()[i] = {i * panel, i * (panel / tile_channels)};
-  }
+        products_(tiles_of_a_panel) {}
 
   void run() const {
     for (int64_t sample = 0; sample < call_.planes.samples; sample += samples_at_a_time_) {
@@ -277,22 +275,19 @@ class GramOfMany {
 
   void multiply_piece(const W* piece, int64_t count, const Band& band, bool from_zero) const {
     constexpr int64_t size = panel * positions_of_a_piece;
-    const Taps taps = {taps_.get(), count};
-    for (int64_t p = 0; p < band.panels(); ++p) {
-      const Source<W> source = {piece + p * size, 0, 1, 0};
+    for (int64_t p = 0; p < band.panels(); ++p)
       for (int64_t t = larger(band.first, p * tiles_of_a_panel); t < band.last; ++t) {
         const W* weights = piece + t / tiles_of_a_panel * size + t % tiles_of_a_panel * tile_channels;
-        const Partial<W> parts[] = {{band.sums + t * tile_channels * row_size() + p * panel, row_size(), from_zero}};
-        convolve_tile<tile_channels, vectors, 1>(source, 0, taps, weights, 0, parts);
+        W* sums = band.sums + t * tile_channels * row_size() + p * panel;
+        products_.template multiply_tile<tile_channels>(weights, piece + p * size, count, from_zero, sums, row_size());
       }
-    }
   }
 
   const GramMatrix& call_;
   const Threads& threads_;
   const int64_t channels_, panels_, pieces_, segments_, pieces_at_a_time_, samples_at_a_time_;
   const Buffer<W> sums_;
-  Buffer<ColumnTap> taps_;
+  const Products<W, vectors> products_;
 };
 
 }  // namespace

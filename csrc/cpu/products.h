@@ -15,8 +15,9 @@ class Products {
   // Products that are summed in one piece: as many lines of a panel fit in L1.
   static constexpr int64_t longest = 96;
 
-  Products() : taps_(longest) {
-    for (int64_t i = 0; i < longest; ++i) taps_.get()[i] = {i * panel, i};
+  // Weights of a tile may lie so many tiles apart.
+  explicit Products(int64_t tiles_apart = 1) : taps_(longest) {
+    for (int64_t i = 0; i < longest; ++i) taps_.get()[i] = {i * panel, i * tiles_apart};
   }
 
   // sums (rows, panel) = or += the product of weights (tiles of rows, depth, rows of a tile) with lines (depth, panel). Rows
@@ -26,14 +27,21 @@ class Products {
     int64_t first = 0;
     do {
       const int64_t count = smaller(longest, depth - first);
-      const Source<W> source = {lines + first * panel, 0, 1, 0};
-      const Taps taps = {taps_.get(), count};
       for_each_tile(0, rows, [&](int64_t row, auto tile) {
-        const Partial<W> parts[] = {{sums + row * stride, stride, from_zero && first == 0}};
-        convolve_tile<tile, vectors, 1>(source, 0, taps, weights + row * depth + first * tile, 0, parts);
+        multiply_tile<tile>(
+            weights + row * depth + first * tile, lines + first * panel, count, from_zero && first == 0,
+            sums + row * stride, stride);
       });
       first += count;
     } while (first < depth);
+  }
+
+  // The same for one tile of rows, and no more than the longest sum.
+  template <int tile>
+  void multiply_tile(
+      const W* weights, const W* lines, int64_t depth, bool from_zero, W* sums, int64_t stride = panel) const {
+    const Partial<W> parts[] = {{sums, stride, from_zero}};
+    convolve_tile<tile, vectors, 1>(Source<W>{lines, 0, 1, 0}, 0, Taps{taps_.get(), depth}, weights, 0, parts);
   }
 
   // Weights of what lies as (rows, depth), or as (depth, rows), lines `stride` apart. Packed by rows, what is there may be
