@@ -51,7 +51,7 @@ class _WeightedLoss(nn.Module):
 
     _settings: tuple[str, ...] = ("reduction",)
 
-    def __init__(self, weights: Weights, reduction: str) -> None:
+    def __init__(self, weights: Weights = 1.0, reduction: str = "mean") -> None:
         super().__init__()
         self.weights, self.reduction = _checked_weights(self, weights), _checked_reduction(self, reduction)
 
@@ -89,10 +89,9 @@ class _WeightedLoss(nn.Module):
 
 
 class _LayerLoss(_WeightedLoss):
-    """The sum over layers of weight * distance(map, goal), a goal being what is compared of a target's map."""
-
-    def __init__(self, weights: Weights = 1.0, reduction: str = "mean") -> None:
-        super().__init__(weights, reduction)
+    """The sum over layers of weight * distance(map, goal), a goal being what is compared of a target's map: that of the map
+    itself, as far as a loss has no other.
+    """
 
     def prepare(self, target: Maps) -> Goal:
         """The goal of a target that is compared with more than once, under torch.no_grad() if the features have a graph."""
@@ -111,7 +110,7 @@ class _LayerLoss(_WeightedLoss):
         return target
 
     def _distance(self, input: Tensor, goal) -> Tensor:
-        raise NotImplementedError
+        return self._compare(self._goal(input), goal)
 
     def _compare(self, input: Tensor, goal: Tensor) -> Tensor:
         """The squared difference."""
@@ -147,7 +146,7 @@ class ContentLoss(_LayerLoss):
 
     def _distance(self, input: Tensor, goal: Tensor) -> Tensor:
         if not self.instance_norm:
-            return self._compare(input, goal)
+            return super()._distance(input, goal)
         # The difference alone is kept for the backward, not the normalised map.
         goal = self._fitting(input, goal)
         difference = widen(functional.instance_norm(input, eps=self.eps, residual=-goal)).square()
@@ -209,9 +208,6 @@ class GramLoss(_LayerLoss):
     def _goal(self, target: Tensor) -> Tensor:
         # Differences of sums that 16 bits would round.
         return functional.gram_matrix(widen(target), centered=self.centered, normalized=self.normalized)
-
-    def _distance(self, input: Tensor, goal: Tensor) -> Tensor:
-        return self._compare(self._goal(input), goal)
 
 
 class HistogramLoss(_LayerLoss):
@@ -305,9 +301,6 @@ class DiversityLoss(_WeightedLoss):
     Li et al., CVPR 2017 (arXiv:1703.01664), where the order is drawn; here it is that of the batch, the last beside the
     first, of two samples at least. `loss(features)` takes no target. It has no lower bound.
     """
-
-    def __init__(self, weights: Weights = 1.0, reduction: str = "mean") -> None:
-        super().__init__(weights, reduction)
 
     def forward(self, input: Maps) -> Tensor:
         return -sum(self._weight(layer) * self._difference(map) for layer, map in self._layers("input", input).items())

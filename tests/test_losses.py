@@ -135,6 +135,16 @@ def test_one_target_for_all_samples(case):
     torch.testing.assert_close(loss(INPUT, TARGET[:1]), loss(INPUT, TARGET[:1].repeat(2, 1, 1, 1)))
 
 
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_compiles_whole(case):
+    make, settings, _ = case
+    loss = make(**settings)
+    torch.compiler.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
+    for target in (TARGET, loss.prepare(TARGET)):
+        torch.testing.assert_close(compiled(INPUT, target), loss(INPUT, target))
+
+
 def test_targets_of_another_size():
     target = maps(2, 3, 5, 12, seed=2)
     torch.testing.assert_close(losses.MRFLoss()(INPUT, target), nearest(INPUT, target, 3, 1).mean())
