@@ -19,7 +19,6 @@ import torch
 from ._layout import memory_format, product, store_like, wide_dtype, widen
 from ._library import define, differentiable, gradient_of
 from ._operator import Operator, Sample
-from ._product import batched_product
 
 # Positions that say where values are centred: not all, for a value that no query attends to may be far from the others.
 CENTRE_OF = 5
@@ -141,19 +140,13 @@ def _backward_of_some(queries, keys, channels, of_weighted, scale):
     at_a_time = max(1, WEIGHTS_AT_A_TIME // max(1, keys.shape[0] * keys.shape[2]))
     by_key, by_position = keys.transpose(1, 2).contiguous(), channels.transpose(1, 2).contiguous()
     for some, of_some in zip(queries.split(at_a_time, 2), of_weighted.split(at_a_time, 2)):
-        weights = _softmax(batched_product(by_key, some * scale))
-        grad_weights = batched_product(by_position, of_some)
+        weights = product(by_key, some * scale).softmax(1)
+        grad_weights = product(by_position, of_some)
         grad_scores = (grad_weights - (grad_weights * weights).sum(1, keepdim=True)).mul_(weights).mul_(scale)
-        grad_queries.append(batched_product(keys, grad_scores))
-        grad_keys = grad_keys + batched_product(some, grad_scores.transpose(1, 2))
-        grad_channels = grad_channels + batched_product(of_some, weights.transpose(1, 2))
+        grad_queries.append(product(keys, grad_scores))
+        grad_keys = grad_keys + product(some, grad_scores.transpose(1, 2))
+        grad_channels = grad_channels + product(of_some, weights.transpose(1, 2))
     return torch.cat(grad_queries, 2), grad_keys, grad_channels
-
-
-def _softmax(scores):
-    """Over keys, in place: torch's own has other bits for another number of threads."""
-    weights = scores.sub_(scores.amax(1, keepdim=True)).exp_()
-    return weights.div_(weights.sum(1, keepdim=True))
 
 
 def _stored(number, map):

@@ -13,10 +13,10 @@ from typing import Callable, NamedTuple
 
 import torch
 
-from . import _spectral, backends, dynamic_conv2d, gram_matrix, scale_shift
+from . import _spectral, dynamic_conv2d, gram_matrix, scale_shift
 from ._layout import product, wide_dtype, widen
 from ._operator import Operator, Sample
-from ._product import product_of_positions
+from ._product import batched_product, product_of_positions
 from .instance_stats import plane_size
 from .norm_conv2d import is_differentiated
 
@@ -58,13 +58,6 @@ def moments(steps, input, dtype=None):
     return (gram / max(plane_size(input) - 1, 1)).to(dtype), mean.to(dtype)
 
 
-def _multiply(a, b):
-    """(N, C, C) by the same. On CPU by our own pointwise convolution: the same bits for any number of threads."""
-    if backends.which("dynamic_conv2d", a.device.type) != "cpu" or 0 in a.shape:
-        return product(a, b)
-    return dynamic_conv2d.dynamic_conv2d(b, a.unsqueeze(-1))
-
-
 def _transform(matrices, input, mean, bias):
     """matrices @ (input - mean) + bias at each position."""
     if not is_differentiated((matrices, input, mean, bias)):
@@ -83,7 +76,7 @@ def _transform_formula(matrices, input, mean, bias):
     return (output if bias is None else output + bias.unsqueeze(2)).reshape(input.shape).to(input.dtype)
 
 
-KERNELS = Steps(gram_matrix.forward, _spectral.roots, _multiply, _transform)
+KERNELS = Steps(gram_matrix.forward, _spectral.roots, batched_product, _transform)
 FORMULAS = Steps(gram_matrix.formula, _spectral.reference, product, _transform_formula)
 
 
