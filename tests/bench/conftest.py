@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import fastnorm
+from fastnorm.bench import arithmetic
 
 # In a checkout that is not installed, the benchmarks lie beside fastnorm, not in it.
 if find_spec("fastnorm.benchmarks") is None:
@@ -18,3 +19,9 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def little_arithmetic(monkeypatch):
+    """What sets the pace takes seconds in float64, and no test looks at a time."""
+    monkeypatch.setattr(arithmetic, "SIDES", {"cpu": 64})

@@ -32,11 +32,6 @@ TORCH = [(name, layout) for name in (FASTNORM, "eager") for layout in ("nchw", "
 every_network = pytest.mark.parametrize("name", SIZES)
 
 
-@pytest.fixture(autouse=True)
-def little_arithmetic(monkeypatch):
-    monkeypatch.setattr(arithmetic, "SIDES", {"cpu": 64})
-
-
 @pytest.fixture
 def case(tmp_path):
     def make(name="cin", dtype=torch.float32, shape=(1, 3, 16, 12)):
