@@ -33,10 +33,10 @@ demo: $(VENV)/installed
 	@echo "look at $(DEMO)/; other pictures: $(VENV)/bin/fastnorm stylize PHOTO --style 0..25 or PAINTING -o OUT"
 
 test: $(VENV)/installed
-	$(PY) -m pytest -n auto
+	$(PY) -m pytest -n auto --dist worksteal
 
 test-all: $(VENV)/installed
-	$(PY) -m pytest -n auto -m ""
+	$(PY) -m pytest -n auto --dist worksteal -m ""
 
 bench: $(VENV)/installed
 	$(VENV)/bin/fastnorm bench
