@@ -26,7 +26,7 @@ class Recorder(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-EVERYTHING, THE_MAP, THE_REST = slice(None), slice(0, 1), slice(1, None)
+EVERYTHING, THE_MAP, THE_REST, NOTHING = slice(None), slice(0, 1), slice(1, None), slice(0, 0)
 
 
 def recorded(call, layout, wanted=EVERYTHING):
@@ -60,9 +60,11 @@ def test_fakes_promise_what_comes(call, layout, wanted):
         torch.library.opcheck(function, args, test_utils=("test_schema", "test_faketensor"))
 
 
+@pytest.mark.parametrize("wanted", [EVERYTHING, NOTHING], ids=["with gradients", "without"])
 @every_call
-def test_kernels_are_listed(call):
-    assert {function.overloadpacket.__name__ for function, _ in recorded(call, contiguous)} <= {*call.operator.kernels}
+def test_kernels_are_listed(call, wanted):
+    kernels = {function.overloadpacket.__name__ for function, _ in recorded(call, contiguous, wanted)}
+    assert kernels <= {*call.operator.kernels}
 
 
 def forward_and_backward(function, call, shape):
