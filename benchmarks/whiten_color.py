@@ -1,9 +1,12 @@
 """whiten_color against the form of public WCT code: covariances in float64 and their singular values, a sample at a time.
 
 Learned on an AMD EPYC (AVX2, two cores of a shared machine), 512 channels at 64x64, float32:
-- 2.8 times as fast as that form on one thread, 2.9 and 3.5 on two, in two runs; two thirds of the time are the eigenvalues, in float64.
+- 2.9 to 3.3 times as fast as that form on two threads, in three runs; 2.8 in turns with the other rivals here. Sixty percent
+  of the time are the eigenvalues, in float64.
 - Eigenvalues in float32 take half the time (4.0 times), but of variances from 1e-3 to 90 the result was off by 3e-3, and by
   3e-5 now; the public form in float32 by 2e-3. It is the vectors: exact values for them changed nothing.
+  One step of correction of the vectors in float64 takes longer than what it saves (28 beside 19 ms a matrix, where float64
+  takes 36 at once), and of variances 3e5 apart leaves an inverse root that is off by 6e-4 instead of 7e-3.
 - Fifteen steps by products take four times as long as eigenvalues do.
 """
 
