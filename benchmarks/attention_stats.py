@@ -6,9 +6,9 @@ Learned on an AMD EPYC (AVX2, 90 GFLOP/s of multiply-adds a core, two cores of a
 - Keys and values stream from L3 for every task. Of 96 queries a task the products ran at 57 to 65 GFLOP/s, of 384 at 70
   to 75: each key that is brought to L2 meets four times as many.
 - A tile of 4 by 3 vectors alone, its operands in L1 and L2, runs at 80 to 91: what is left is bringing them there.
-- Both cores, 64x64 positions and 256 channels: 125 to 152 GFLOP/s in three runs, of 174 that the machine multiplies and adds
-  at most. Eager takes 1.3 to 1.5 of that time, so that at the peak itself it would be 1.7 to 1.9: of 32x32 and 512, where its
-  scores fit in the caches, 0.9 to 1.1.
+- Both cores, 64x64 positions and 256 channels: 125 and 152 GFLOP/s in two runs, of 174 that the machine multiplies and adds
+  at most. Eager took 1.3 and 1.5 times as long, so that at the peak itself 1.7 to 1.9 would be the ratio. At 32x32 and 512,
+  where eager's scores fit in the caches, it is 0.9 to 1.1.
 - Weights took 5% of the time with exponentials that were called; what they take in place was not told from noise.
 - Forward at 24 queries or fewer a whole panel is computed, and all keys are packed for it: slower than bmm.
 - Backward as products of matrices, each a call: half of eager's speed at 32x32 positions. As one kernel, that keeps weights
