@@ -8,7 +8,6 @@ without a profile and without EXIF, which may tell where a photo was taken.
 import contextlib
 import io
 import os
-import secrets
 import stat
 import warnings
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .._files import write_whole
 from .errors import UserError
 
 try:
@@ -190,19 +190,7 @@ def write(path: Path, picture: Picture):
         image.putalpha(picture.alpha)
     encoded = io.BytesIO()
     image.save(encoded, file_format, **options)
-    _write_whole(path, encoded.getbuffer())
-
-
-def _write_whole(path, data):
-    # In the same folder, because only within one file system does a rename replace in one step.
-    temporary = path.with_name(f".fastnorm-{secrets.token_hex(4)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
-            file.write(data)
-        os.replace(temporary, path)
+        write_whole(path, encoded.getbuffer())
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()

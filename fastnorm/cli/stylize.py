@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from .. import models, tune_allocator
+from ..models.pictures import keep_colors
 from ..ops import backends
 from . import arguments, jobs, pictures, progress, style
 from .errors import UserError, complain
@@ -95,18 +96,9 @@ def painter(chosen, device: str, alpha: float = 1.0, preserve_color: bool = Fals
     @torch.inference_mode()
     def paint(content):
         stylized = model.stylize(content, encoded, alpha)
-        return with_chroma_of(content, stylized) if preserve_color else stylized
+        return keep_colors(content, stylized) if preserve_color else stylized
 
     return paint
-
-
-def with_chroma_of(content, stylized):
-    """The luma of `stylized` with the chroma of `content`, both (N, 3, H, W) RGB; ITU-R BT.601, as in JPEG.
-
-    Cb and Cr are multiples of B - Y and R - Y, so they stay when every channel moves by the change of Y.
-    """
-    luma = content.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-    return (content + ((stylized - content) * luma).sum(1, keepdim=True)).clamp(0, 1)
 
 
 def _stylize(job, longest, device, paint):

@@ -1,7 +1,7 @@
 """Published style-transfer systems, one file each.
 
-    model = fastnorm.models.load("cin")
-    picture = model.stylize(content, style=7)
+    model = fastnorm.models.load("adain", "adain.safetensors")
+    picture = model.stylize(photo, painting)
 
 Importing this package imports no system and nothing outside the base install.
 """
@@ -9,38 +9,67 @@ Importing this package imports no system and nothing outside the base install.
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["SYSTEMS", "MissingWeights", "System", "load"]
+__all__ = ["SYSTEMS", "Entry", "MissingWeights", "build", "load"]
 
 
 class MissingWeights(ModuleNotFoundError):
-    """The package that reads or carries the published weights is not installed."""
+    """The package that reads or carries the published weights is not installed, or nobody carries them."""
 
 
-class System(NamedTuple):
+class Entry(NamedTuple):
+    """A system of the registry.
+
+    styles: "paintings" where any picture is a style, "numbers" where those of its training are, "one" where it has one,
+        None where it has no style.
+    published: whether a package carries weights.
+    """
+
     module: str
     class_name: str
+    styles: str | None
     description: str
+    published: bool = False
 
 
 SYSTEMS = {
-    "cin": System("fastnorm.models.cin", "CIN", "26 built-in styles and their mixtures (Dumoulin et al., ICLR 2017)"),
-    "ghiasi": System("fastnorm.models.ghiasi", "Ghiasi", "any painting as the style (Ghiasi et al., BMVC 2017)"),
+    "adain": Entry("adain", "AdaIN", "paintings", "mean and deviation of features (Huang and Belongie, ICCV 2017)"),
+    "cin": Entry("cin", "CIN", "numbers", "26 built-in styles and their mixtures (Dumoulin et al., ICLR 2017)", True),
+    "ghiasi": Entry("ghiasi", "Ghiasi", "paintings", "any painting as the style (Ghiasi et al., BMVC 2017)", True),
 }
 
 
+def build(name: str, **sizes):
+    """A system with random weights; sizes are the paper's unless told."""
+    return _class_of("build", name)(**sizes)
+
+
 def load(name: str, weights=None, **sizes):
-    """A system with its published weights, in eval mode.
+    """A system with its weights, in eval mode.
 
     Args:
         name: a key of SYSTEMS.
-        weights: where they are, as the system's `from_package` says; None for the package that carries them.
+        weights: a file that its `save` or `fastnorm train` wrote; for a system with published weights also where they are,
+            as its `from_package` says, and None for the package that carries them.
         sizes: constructor arguments, for weights of other sizes.
 
-    Raises ValueError for an unknown name, MissingWeights where a package is missing.
+    Raises ValueError for an unknown name or a file that does not fit, MissingWeights where a package is missing, or
+    nobody carries weights.
     """
+    system = _class_of("load", name)
+    if weights is not None and Path(weights).suffix == ".safetensors":
+        return system.load(weights, **sizes)
+    if not SYSTEMS[name].published:
+        if weights is not None:
+            return system.load(weights, **sizes)  # Which says what is wrong with it.
+        raise MissingWeights(f"{name} has no published weights in a package: train it (fastnorm train {name}), or give a file")
+    return system.from_package(weights, **sizes)
+
+
+def _class_of(function: str, name: str):
     if name not in SYSTEMS:
-        raise ValueError(f"load: name: expected one of {', '.join(SYSTEMS)}, got {name!r}")
-    system = SYSTEMS[name]
-    return getattr(import_module(system.module), system.class_name).from_package(weights, **sizes)
+        raise ValueError(f"{function}: name: expected one of {', '.join(SYSTEMS)}, got {name!r}")
+    entry = SYSTEMS[name]
+    return getattr(import_module(f"{__name__}.{entry.module}"), entry.class_name)

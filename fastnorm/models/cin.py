@@ -13,7 +13,7 @@ from torch.nn.functional import one_hot
 
 from ..nn import Chain, ConditionalInstanceNorm2d, Residual
 from .onnx_weights import find_weights, load_onnx
-from .pictures import check_alpha, check_picture, mirror_to_multiple
+from .system import System
 
 
 class ConditionalConv2d(Chain):
@@ -32,7 +32,7 @@ class ConditionalConv2d(Chain):
         ))  # fmt: skip
 
 
-class CIN(Chain):
+class CIN(System, Chain):
     """The network of Dumoulin et al., table 1. Sizes default to those of the published 26-style weights.
 
     It runs as a kernel a layer: `print(model.plan())`.
@@ -44,7 +44,12 @@ class CIN(Chain):
         expand: channels of the two 3x3 layers that follow an upsampling by 2; a 9x9 layer to RGB comes last.
 
     The paper's own sizes are contract=(32, 64, 128), residual_blocks=5, expand=(64, 32).
+
+    A style is a number for all samples, an index per sample (N,) int64, or the weights of a mixture, (S,) or (N, S) floating
+    point. Weights are taken as they are; those of a blend sum to 1. `alpha` blends with the content picture itself.
     """
+
+    multiple, least = 4, 8
 
     def __init__(self, styles: int = 26, contract=(32, 32, 32), residual_blocks: int = 6, expand=(8, 4)):
         first, second, width = contract
@@ -70,24 +75,8 @@ class CIN(Chain):
         ))  # fmt: skip
         self.styles = styles
 
-    def forward(self, content: Tensor, style: int | Tensor) -> Tensor:
-        """The stylised picture, (N, 3, H, W) in 0..1, of the content's size.
-
-        Args:
-            content: (N, 3, H, W) in 0..1.
-            style: a style for all samples, an index per sample (N,) int64, or the weights of a mixture, (S,) or
-                (N, S) floating point. Weights are taken as they are; those of a blend sum to 1.
-
-        Sides that are multiples of 4, from 8 up, go through as published. Others are first continued by their mirror
-        image up to the next such size, and the result is cropped.
-        """
-        check_picture("CIN", "content", content)
-        style = self._per_sample(style, content)
-        x = mirror_to_multiple(content, 4, least=8)
-        return super().forward(x, style)[..., : content.shape[2], : content.shape[3]]
-
     def encode(self, style: int | Tensor) -> Tensor:
-        """A style of any form that `forward` takes as the weights of a mixture, (1, S) or (N, S) floating point.
+        """A style of any form as the weights of a mixture, (1, S) or (N, S) floating point.
 
         Half of two styles: `model.encode(3).lerp(model.encode(12), 0.5)`.
         """
@@ -95,11 +84,19 @@ class CIN(Chain):
         style = self._indices_or_weights(style).to(table.device)
         return (style if style.is_floating_point() else one_hot(style, self.styles)).to(table.dtype)
 
-    def stylize(self, content: Tensor, style: int | Tensor, alpha: float = 1.0) -> Tensor:
-        """`forward`, blended with the content picture itself: alpha * stylised + (1 - alpha) * content."""
-        check_alpha("CIN", alpha)
-        stylized = self(content, style)
+    def paint(self, content: Tensor, style: Tensor, alpha: float) -> Tensor:
+        stylized = Chain.forward(self, content, style.to(content.device).expand(content.shape[0], *style.shape[1:]))
         return stylized if alpha == 1 else content + alpha * (stylized - content)
+
+    def encoded(self, style: int | Tensor, samples: int) -> Tensor:
+        """Indices or weights, N of them, or 1."""
+        style = self._indices_or_weights(style)
+        if style.shape[0] not in (1, samples):
+            raise ValueError(f"CIN: style: expected a style for each of {samples} samples, got {style.shape[0]}")
+        return style
+
+    def mixed(self, styles: list[Tensor], weights: list[float]) -> Tensor:
+        return super().mixed([self.encode(style) for style in styles], weights)
 
     @classmethod
     def from_package(cls, path=None, **sizes) -> CIN:
@@ -114,13 +111,6 @@ class CIN(Chain):
         model = cls(**sizes)
         load_onnx(model, find_weights("multistyle26.onnx", path), _name_in_file)
         return model.eval()
-
-    def _per_sample(self, style: int | Tensor, content: Tensor) -> Tensor:
-        style = self._indices_or_weights(style).to(content.device)
-        samples = content.shape[0]
-        if style.shape[0] not in (1, samples):
-            raise ValueError(f"CIN: style: expected a style for each of {samples} samples, got {style.shape[0]}")
-        return style.expand(samples, *style.shape[1:])
 
     def _indices_or_weights(self, style: int | Tensor) -> Tensor:
         """`style` as indices (N,) or weights (N, S), N = 1 where it serves all samples."""

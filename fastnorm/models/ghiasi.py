@@ -15,7 +15,8 @@ from torch.nn.functional import interpolate, pad, relu6
 from ..functional import instance_norm
 from ..nn import Chain, Residual
 from .onnx_weights import find_weights, load_onnx
-from .pictures import check_alpha, check_picture, mirror_to_multiple
+from .pictures import check_picture
+from .system import System
 
 # MobileNet-V2 (Sandler et al., CVPR 2018, table 2): expansion, channels, repeats, stride of the first.
 MOBILENET_V2 = (
@@ -150,7 +151,7 @@ class TransformerNetwork(Chain):
         ))  # fmt: skip
 
 
-class Ghiasi(nn.Module):
+class Ghiasi(System):
     """Arbitrary style transfer of Ghiasi et al. Sizes default to those of the published mobile weights.
 
     Args:
@@ -160,7 +161,12 @@ class Ghiasi(nn.Module):
         style_size: side of the square at which the style network looks at a painting.
 
     The paper's own style network is an Inception-v3, its transformer has contract=(32, 64, 128), expand=(64, 32).
+
+    A style is paintings (N or 1, 3, h, w) of any size, or style vectors: one for all samples, (E,) or (1, E), or for each,
+    (N, E). `alpha` blends style vectors: 1 is the given style, 0 the content picture's own.
     """
+
+    multiple, least = 4, 8
 
     def __init__(
         self,
@@ -194,40 +200,24 @@ class Ghiasi(nn.Module):
             square = wide.clamp(0, 1).to(style.dtype)
         return self.style_network(square)
 
-    def forward(self, content: Tensor, embedding: Tensor) -> Tensor:
-        """The stylised picture, (N, 3, H, W) in 0..1, of the content's size.
-
-        Args:
-            content: (N, 3, H, W) in 0..1.
-            embedding: a style vector for all samples, (E,) or (1, E), or for each, (N, E).
-
-        Sides that are multiples of 4, from 8 up, go through as published. Others are first continued by their mirror
-        image up to the next such size, and the result is cropped.
-        """
-        check_picture("Ghiasi", "content", content)
-        samples, _, height, width = content.shape
-        length = self.style_network.embedding.out_features
-        z = torch.atleast_2d(embedding)
-        if z.dim() != 2 or z.shape[0] not in (1, samples) or z.shape[1] != length:
-            expected = f"({length},) or ({samples}, {length})"
-            raise ValueError(f"Ghiasi: embedding: expected shape {expected}, got {tuple(embedding.shape)}")
-        x = mirror_to_multiple(content, 4, least=8)
-        return self.transformer(x, z.expand(samples, length))[..., :height, :width]
-
-    def stylize(self, content: Tensor, style: Tensor, alpha: float = 1.0) -> Tensor:
-        """The content in a given style.
-
-        Args:
-            content: (N, 3, H, W) in 0..1.
-            style: paintings (N or 1, 3, h, w) in 0..1 of any size, or style vectors as `forward` takes them.
-            alpha: blends style vectors: 1 is the given style, 0 the content picture's own.
-        """
-        check_alpha("Ghiasi", alpha)
-        z = self.encode(style) if style.dim() == 4 else style
+    def paint(self, content: Tensor, style: Tensor, alpha: float) -> Tensor:
         if alpha != 1:
             own = self.encode(content)
-            z = own + alpha * (z - own)
-        return self(content, z)
+            style = own + alpha * (style - own)
+        return self.transformer(content, style.expand(content.shape[0], -1))
+
+    def encoded(self, style: Tensor, samples: int) -> Tensor:
+        """Style vectors, (N or 1, E)."""
+        if isinstance(style, Tensor) and style.dim() > 2:
+            style = self.encode(style)
+        length = self.style_network.embedding.out_features
+        if not isinstance(style, Tensor):
+            raise TypeError(f"Ghiasi: style: expected a painting or a style vector, got {type(style).__name__}")
+        z = torch.atleast_2d(style)
+        if z.shape[0] not in (1, samples) or z.shape[1] != length:
+            expected = f"({length},) or ({samples}, {length})"
+            raise ValueError(f"Ghiasi: style: expected a painting, or a vector {expected}, got {tuple(style.shape)}")
+        return z
 
     @classmethod
     def from_package(cls, path=None, **sizes) -> Ghiasi:

@@ -28,9 +28,37 @@ def mirror_to_multiple(picture: Tensor, multiple: int, least: int) -> Tensor:
     """
     for dim in (2, 3):
         size = picture.shape[dim]
-        wanted = max(least, -(-size // multiple) * multiple)
-        if wanted != size:
-            turn = 2 * size - 2
-            position = torch.arange(wanted, device=picture.device) % max(turn, 1)
+        wanted, turn = (size + multiple - 1) // multiple * multiple, 2 * size - 2
+        if torch.compiler.is_exporting():  # One program for all sizes that have to turn at most once.
+            position = torch.arange(wanted, device=picture.device)
+            picture = picture.index_select(dim, torch.minimum(position, turn - position))
+        elif size != max(wanted, least):
+            position = torch.arange(max(wanted, least), device=picture.device) % max(turn, 1)
             picture = picture.index_select(dim, torch.minimum(position, turn - position))
     return picture
+
+
+def check_mask(system: str, mask: Tensor, styles: int, content: Tensor) -> Tensor:
+    """A mask of weights (N or 1, S, H, W), or of indices (N or 1, H, W), as weights of the content's type."""
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"{system}: mask: expected a tensor, got {type(mask).__name__}")
+    indices = not (mask.is_floating_point() or mask.dtype == torch.bool)
+    samples, _, height, width = content.shape
+    middle = () if indices else (styles,)
+    if tuple(mask.shape) not in {(n, *middle, height, width) for n in (1, samples)}:
+        expected = ", ".join(map(str, (f"{samples} or 1", *middle, height, width)))
+        raise ValueError(f"{system}: mask: expected {'indices' if indices else 'weights'} ({expected}), got {tuple(mask.shape)}")
+    if not indices:
+        return mask.to(content.dtype)
+    if mask.numel() and not (0 <= mask.min() and mask.max() < styles):
+        raise ValueError(f"{system}: mask: expected indices in 0..{styles - 1}, got {mask.min().item()}..{mask.max().item()}")
+    return (mask.unsqueeze(1) == torch.arange(styles, device=mask.device).view(-1, 1, 1)).to(content.dtype)
+
+
+def keep_colors(content: Tensor, stylized: Tensor) -> Tensor:
+    """The luma of `stylized` with the chroma of `content`, both (N, 3, H, W) RGB; ITU-R BT.601, as in JPEG.
+
+    Cb and Cr are multiples of B - Y and R - Y, so they stay when every channel moves by the change of Y.
+    """
+    luma = content.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    return (content + ((stylized - content) * luma).sum(1, keepdim=True)).clamp(0, 1)

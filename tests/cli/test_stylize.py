@@ -86,7 +86,7 @@ def test_preserved_chroma_is_jpegs():
     """Where nothing has to be clipped, Cb and Cr as Pillow computes them are the content's."""
     generator = torch.Generator().manual_seed(1)
     content, stylized = 0.3 + 0.4 * torch.rand(2, 1, 3, 32, 32, generator=generator)
-    kept = stylize_command.with_chroma_of(content, stylized)
+    kept = stylize_command.keep_colors(content, stylized)
 
     def ycc(picture):
         rgb = (picture[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()

@@ -32,6 +32,23 @@ def conv(x, weight, stride=1, groups=1):
     return np.concatenate([np.einsum("ihwyx,oiyx->ohw", part, filters) for part, filters in parts])
 
 
+def mirrored_conv(x, state, name, stride=1):
+    """A mirror-padded convolution of the module `name`, with its bias."""
+    weight = state[f"{name}.weight"]
+    return conv(mirror(x, weight.shape[-1] // 2), weight, stride) + state[f"{name}.bias"][:, None, None]
+
+
+def max_pool(x):
+    """2x2 maxima, of an odd last row and column, too."""
+    height, width = (size % 2 for size in x.shape[1:])
+    x = np.pad(x, ((0, 0), (0, height), (0, width)), constant_values=-np.inf)
+    return x.reshape(x.shape[0], x.shape[1] // 2, 2, x.shape[2] // 2, 2).max((2, 4))
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
 def instance_norm(x, weight, bias, eps=1e-5):
     centred = x - x.mean((1, 2), keepdims=True)
     normed = centred / np.sqrt((centred**2).mean((1, 2), keepdims=True) + eps)

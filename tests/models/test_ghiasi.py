@@ -149,9 +149,9 @@ def test_low_precision_paintings_are_resized_in_float32(small):
         (lambda m, x: m.encode((255 * x).byte()), TypeError, "style: expected a floating-point tensor in 0..1, got"),
         (lambda m, x: m.encode(x[0]), ValueError, r"style: expected shape \(N, 3, H, W\), got \(3, 8, 8\)"),
         (lambda m, x: m(x[:, :1], torch.ones(7)), ValueError, r"content: expected shape .* got \(2, 1, 8, 8\)"),
-        (lambda m, x: m(x, torch.ones(6)), ValueError, r"embedding: expected shape \(7,\) or \(2, 7\), got \(6,\)"),
-        (lambda m, x: m(x, torch.ones(3, 7)), ValueError, r"embedding: expected shape .*, got \(3, 7\)"),
-        (lambda m, x: m(x, torch.ones(1, 1, 7)), ValueError, r"embedding: expected shape .*, got \(1, 1, 7\)"),
+        (lambda m, x: m(x, torch.ones(6)), ValueError, r"style: expected a painting, or a vector \(7,\) or \(2, 7\), got \(6,\)"),
+        (lambda m, x: m(x, torch.ones(3, 7)), ValueError, r"style: expected a painting, or a vector .*, got \(3, 7\)"),
+        (lambda m, x: m(x, torch.ones(1, 1, 7)), ValueError, r"style: expected shape \(N, 3, H, W\), got \(1, 1, 7\)"),
         (lambda m, x: m.stylize(x, torch.ones(7), 2.0), ValueError, "alpha: expected a number from 0 to 1, got 2.0"),
     ],
 )

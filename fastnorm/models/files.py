@@ -1,0 +1,113 @@
+"""Weights and styles on disk: safetensors, with what they are weights of inside.
+
+Nothing here runs code that a file holds: a pickle is refused, but for plain tensors in public checkpoints of VGG.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import __version__
+from .._files import write_whole
+
+__all__ = ["check_finite", "load_tensors", "read", "read_public", "write"]
+
+INSTALL = 'pip install "fastnorm[models]"'
+
+
+class MissingPackage(ModuleNotFoundError):
+    """A package of the extra `models` is not installed."""
+
+
+def _safetensors():
+    try:
+        import safetensors.torch
+    except ModuleNotFoundError:
+        raise MissingPackage(f"weights are read and written by the package safetensors: {INSTALL}") from None
+    return safetensors
+
+
+def write(path, tensors: dict[str, Tensor], kind: str, system: str, config: dict) -> None:
+    """One file, put in place in one step.
+
+    Args:
+        kind: "weights" or "style".
+        system, config: whose, and what it was constructed with.
+    """
+    about = {"format": "pt", "fastnorm": __version__, "kind": kind, "system": system, "config": json.dumps(config)}
+    # Views of one memory, as of a style for all samples, would be refused.
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    write_whole(Path(path), _safetensors().torch.save(tensors, about))
+
+
+def read(path) -> tuple[dict[str, Tensor], dict]:
+    """The tensors of a safetensors file, and what it says about itself: kind, system and config, where it is ours."""
+    path = _existing(path)
+    safetensors = _safetensors()
+    if _is_pickle(path):
+        raise ValueError(f"{path} is a pickle, which may run code: expected a .safetensors file")
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            about = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        about["config"] = json.loads(about.get("config", "{}"))
+    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a whole safetensors file, get it again: {error}") from None
+    return tensors, about
+
+
+def read_public(path) -> dict[str, Tensor]:
+    """The tensors of a public checkpoint: safetensors, or what torch.save wrote, of which tensors alone are read."""
+    path = _existing(path)
+    if not _is_pickle(path):
+        return read(path)[0]
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds on damaged files, and prints advice that is not for here.
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} is refused, as damaged or as holding more than tensors, which may run code: {reason}") from None
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise ValueError(f"{path}: expected a state_dict, tensors by name, got {type(tensors).__name__}")
+    return dict(tensors)
+
+
+def load_tensors(module: torch.nn.Module, tensors: dict[str, Tensor], source) -> None:
+    """Fill a module; raises ValueError with the first name that is missing, unknown, of another shape, or not finite."""
+    own = module.state_dict()
+    for name, tensor in own.items():
+        if name not in tensors:
+            raise ValueError(f"{source}: expected {name} {_words(tensor)}, which is not there")
+        if tensors[name].shape != tensor.shape:
+            raise ValueError(f"{source}: {name}: expected shape {_words(tensor)}, got {_words(tensors[name])}")
+    if unknown := next((name for name in tensors if name not in own), None):
+        raise ValueError(f"{source}: {unknown} is not of {type(module).__name__}")
+    check_finite(tensors, source)
+    module.load_state_dict(tensors)
+
+
+def check_finite(tensors: dict[str, Tensor], source) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"{source}: {name} holds NaN or infinity: the training that wrote it diverged, take another")
+
+
+def _existing(path) -> Path:
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weight file {path}" + (": it is a folder" if path.is_dir() else ""))
+    return path
+
+
+def _is_pickle(path: Path) -> bool:
+    """By its first bytes: a zip file as of torch.save, or a bare pickle; safetensors begin with the length of a header."""
+    with open(path, "rb") as file:
+        start = file.read(9)
+    return start[:2] == b"PK" or start[:1] == b"\x80" and start[8:9] != b"{"
+
+
+def _words(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))

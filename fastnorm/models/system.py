@@ -1,0 +1,194 @@
+"""What every system is: pictures in, pictures out; styles that are kept; files."""
+
+from __future__ import annotations
+
+import inspect
+import json
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from .._checks import autocasts
+from . import SYSTEMS, files
+from .pictures import check_alpha, check_mask, check_picture, mirror_to_multiple
+
+# What `encode` makes of a style: tensors with a row for each style, or 1 for all samples.
+Style = Tensor | dict[str, Tensor]
+
+
+class System(nn.Module):
+    """A style-transfer network.
+
+    Pictures are (N, 3, H, W), RGB in 0..1, of the weights' type. A subclass has sizes as its constructor's arguments, with
+    the paper's for defaults, and two methods: `encode`, if it takes styles, and `paint`. What it keeps of a style is a dict
+    of tensors, so that `torch.compile`, exporters and files take it as it is.
+
+        style = model.encode(painting)                  # once; model.save_style("style.safetensors", style)
+        picture = model.stylize(photo, style, alpha=0.8)
+
+    `config` is what it was constructed with.
+    """
+
+    # What sides have to be a multiple of, and at least: others are mirrored up to that, and the result is cropped.
+    multiple, least = 1, 1
+
+    def __new__(cls, *arguments, **sizes):
+        model = super().__new__(cls)
+        bound = inspect.signature(cls.__init__).bind(model, *arguments, **sizes)
+        bound.apply_defaults()
+        model.__dict__["config"] = dict(list(bound.arguments.items())[1:])
+        return model
+
+    @classmethod
+    def system(cls) -> str:
+        """Its name in `fastnorm.models.SYSTEMS`."""
+        return next(name for name, entry in SYSTEMS.items() if entry.class_name == cls.__name__)
+
+    # What a subclass has.
+
+    def encode(self, style: Tensor) -> Style:
+        """What is kept of a style: of paintings (N, 3, h, w), or of numbers."""
+        raise TypeError(f"{type(self).__name__}: it has one style, that of its weights")
+
+    def paint(self, content: Tensor, style: Style | None, alpha: float) -> Tensor:
+        """The stylised picture, of sides that are multiples of `multiple`; arguments have been checked."""
+        raise NotImplementedError
+
+    # What all have.
+
+    def stylize(self, content: Tensor, style: Tensor | Style | None = None, alpha: float = 1.0) -> Tensor:
+        """The content in a style, (N, 3, H, W).
+
+        Args:
+            content: (N, 3, H, W), any height and width.
+            style: a painting for each sample or for all, (N or 1, 3, h, w); or what `encode` made of it.
+            alpha: how much of the style, from 0 to 1.
+        """
+        name = type(self).__name__
+        check_alpha(name, alpha)
+        self.check_content(content)
+        height, width = content.shape[2:]
+        picture = mirror_to_multiple(content, self.multiple, self.least)
+        return self.paint(picture, self.encoded(style, content.shape[0]), alpha)[..., :height, :width]
+
+    def forward(self, content: Tensor, style: Tensor | Style | None = None, alpha: float = 1.0) -> Tensor:
+        return self.stylize(content, style, alpha)
+
+    def stylize_regions(self, content: Tensor, styles: list[Tensor | Style], mask: Tensor, alpha: float = 1.0) -> Tensor:
+        """Each style in its region.
+
+        Args:
+            styles: S of them, as `stylize` takes them.
+            mask: (N or 1, S, H, W), the weight of each style at each pixel, which should sum to 1; or (N or 1, H, W), the
+                number of the style, int64.
+        """
+        mask = check_mask(type(self).__name__, mask, len(styles), content)
+        painted = (self.stylize(content, style, alpha) for style in styles)
+        return sum(mask[:, s : s + 1] * picture for s, picture in enumerate(painted))
+
+    def encoded(self, style, samples: int) -> Style | None:
+        """A style in any form as `paint` takes it."""
+        if isinstance(style, Tensor):
+            check_picture(type(self).__name__, "style", style)
+            style = self.encode(style)
+        elif not isinstance(style, dict):
+            kinds = "a painting (N, 3, h, w), or what encode made of one"
+            raise TypeError(f"{type(self).__name__}: style: expected {kinds}, got {type(style).__name__}")
+        self._check_rows(style, samples)
+        return style
+
+    def check_content(self, content: Tensor) -> None:
+        name = type(self).__name__
+        check_picture(name, "content", content)
+        dtype = next(self.parameters()).dtype
+        if content.dtype != dtype and not autocasts(content):
+            raise TypeError(f"{name}: content: expected the weights' type {dtype}, got {content.dtype}")
+
+    def mix(self, styles: list[Tensor | Style], weights) -> Style:
+        """The blend of styles, S of them in any form, with S weights, which should sum to 1."""
+        if not styles or len(styles) != len(weights):
+            raise ValueError(f"{type(self).__name__}: weights: expected one for each of {len(styles)} styles, got {len(weights)}")
+        return self.mixed([self.encoded(style, 1) for style in styles], list(weights))
+
+    def mixed(self, styles: list[Style], weights: list[float]) -> Style:
+        """Of encoded styles: right where the picture's features are linear in what is kept of a style."""
+        if isinstance(styles[0], Tensor):
+            return sum(weight * style for style, weight in zip(styles, weights))
+        return {key: sum(weight * style[key] for style, weight in zip(styles, weights)) for key in styles[0]}
+
+    def save(self, path) -> None:
+        """The weights as safetensors, with the configuration inside."""
+        files.write(path, self.state_dict(), "weights", self.system(), self.config)
+
+    @classmethod
+    def load(cls, path, **sizes):
+        """The network of a file that `save` wrote, in eval mode, of the file's configuration.
+
+        Args:
+            sizes: constructor arguments, where the file has none or others are wanted.
+
+        Raises FileNotFoundError, or ValueError for a file of another system, of other shapes (with the first name that does
+        not fit), cut short, with NaN, or a pickle.
+        """
+        tensors, about = files.read(path)
+        _check_about(cls, about, "weights", path)
+        model = cls(**{**about["config"], **sizes})
+        files.load_tensors(model, tensors, path)
+        dtype = next(iter(tensors.values())).dtype
+        return model.to(dtype).eval()
+
+    def save_style(self, path, style: Style) -> None:
+        """What `encode` or `mix` made, as safetensors."""
+        tensors = {"style": style} if isinstance(style, Tensor) else style
+        files.write(path, tensors, "style", self.system(), self.config)
+
+    def load_style(self, path) -> Style:
+        """A style that a network of the same configuration saved, on this one's device and of its type."""
+        tensors, about = files.read(path)
+        _check_about(type(self), about, "style", path)
+        for name, value in _plain(self.config).items():
+            if about["config"].get(name) != value:
+                raise ValueError(f"{path} is a style of {name}={about['config'].get(name)}, expected {name}={value}")
+        files.check_finite(tensors, path)
+        own = next(self.parameters())
+        style = {name: t.to(own.device, own.dtype if t.is_floating_point() else t.dtype) for name, t in tensors.items()}
+        return style["style"] if style.keys() == {"style"} else style
+
+    def export_onnx(self, path, style: Style | None = None) -> None:
+        """`stylize` as an ONNX file, which takes any number of pictures, of any size from that of `least` on.
+
+        Its inputs are `content` and `style`, or `style.` and a name for each tensor of it; its output is `stylized`.
+
+        Args:
+            style: what `encode` made of any; None for a system that takes none.
+        """
+        picture = torch.rand(2, 3, 6 * self.multiple + 1, 4 * self.multiple + 3).to(next(self.parameters()))
+        inputs, dynamic = {"content": picture}, {"content": {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}}
+        if style is not None:
+            inputs["style"] = style
+            dynamic["style"] = {} if isinstance(style, Tensor) else {name: {} for name in style}
+        names = ["content", *(["style"] if isinstance(style, Tensor) else [f"style.{name}" for name in style or ()])]
+        torch.onnx.export(
+            self.eval(), kwargs=inputs, f=path, dynamo=True, dynamic_shapes=dynamic, verbose=False,
+            input_names=names, output_names=["stylized"],
+        )  # fmt: skip
+
+    def _check_rows(self, style: Style, samples: int) -> None:
+        for name, tensor in {"style": style}.items() if isinstance(style, Tensor) else style.items():
+            if tensor.shape[0] not in (1, samples):
+                expected = f"a style for all, or for each of {samples} samples"
+                raise ValueError(f"{type(self).__name__}: style: expected {expected}, got {tensor.shape[0]}")
+
+
+def _check_about(cls, about: dict, kind: str, path) -> None:
+    own = cls.system()
+    if about.get("system", own) != own:
+        raise ValueError(f"{path} is of the system {about['system']}, expected {own}")
+    if about.get("kind", kind) != kind:
+        raise ValueError(f"{path} holds a {about['kind']} of {own}, expected {kind}".replace("a weights", "weights"))
+
+
+def _plain(config: dict) -> dict:
+    """As it comes back from a file: tuples are lists there."""
+    return json.loads(json.dumps(config))

@@ -1,0 +1,71 @@
+"""A short training of every system, on tiny sizes and drawn pictures: its loss falls."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).parents[1] / "models"))
+
+from literal import picture
+from small import SIZES
+
+from fastnorm import models
+from fastnorm.models.vgg import VGG19
+from fastnorm.training import RECIPES, Batch, recipe_of
+
+# The part of the first loss that is left, at most, after so many steps at this rate, by phase.
+LEFT = {
+    "adain": dict(steps=60, lr=2e-2, left=0.6),
+}
+
+
+def train(name, steps, lr, seed=0):
+    """The losses of each phase, a number a step, on one batch."""
+    torch.manual_seed(seed)
+    model = models.build(name, **SIZES[name])
+    kind = models.SYSTEMS[name].styles
+    count = {"paintings": 0, "numbers": getattr(model, "styles", 0), "one": 1, None: 0}[kind]
+    styles = [picture(1, 3, 32, 32, seed=10 + i) for i in range(count)]
+    Recipe = recipe_of(name)
+    recipe = Recipe(model, VGG19(Recipe.layers, (4, 6, 8, 10, 10)) if Recipe.layers else None, styles)
+    index = torch.arange(2) % count if kind == "numbers" else None
+    paintings = picture(2, 3, 32, 32, seed=20) if kind == "paintings" else None
+    batch = Batch(picture(2, 3, 32, 32, seed=30), paintings, index)
+    optimizers = {phase: torch.optim.Adam(recipe.trained(phase), lr, recipe.settings.betas) for phase in recipe.phases}
+    losses = {phase: [] for phase in recipe.phases}
+    for step in range(steps):
+        phase = recipe.phases[step % len(recipe.phases)]
+        loss = sum(recipe(phase, batch).values())
+        optimizers[phase].zero_grad()
+        loss.backward()
+        optimizers[phase].step()
+        losses[phase].append(loss.item())
+    return recipe, batch, losses
+
+
+def test_every_recipe_is_tested():
+    assert set(LEFT) == set(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_loss_falls(name):
+    settings = dict(LEFT[name])
+    left = settings.pop("left")
+    recipe, batch, losses = train(name, **settings)
+    for phase, values in losses.items():
+        wanted = left[phase] if isinstance(left, dict) else left
+        assert values[-1] <= wanted * values[0], (phase, values)
+    sample = recipe.sample(batch)
+    assert sample.dim() == 4 and sample.shape[1] == 3 and sample.isfinite().all()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_is_not_trained_stays(name):
+    recipe, _, _ = train(name, steps=1, lr=0.1)
+    torch.manual_seed(0)
+    fresh = models.build(name, **SIZES[name]).state_dict()
+    trained = {id(parameter) for phase in recipe.phases[:1] for parameter in recipe.trained(phase)}
+    for key, parameter in recipe.model.named_parameters():
+        assert torch.equal(parameter, fresh[key]) == (id(parameter) not in trained), key
