@@ -127,7 +127,8 @@ def test_channels_last_in_channels_last_out(small):
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-12)
 
 
-def test_compiles_to_one_graph(small):
+@pytest.mark.long
+def test_a_painting_and_alpha_compile_to_one_graph(small):
     content, painting = picture(2, 3, 12, 10), picture(1, 3, 20, 16, seed=1)
     small.float()
     compiled = torch.compile(small.stylize, fullgraph=True, backend="eager")

@@ -138,8 +138,8 @@ def by_trace(model, inputs, file):
     "kind, export",
     [
         (Stylised, by_export),
-        (ByFilter, by_export),
-        (Padded, by_export),
+        pytest.param(ByFilter, by_export, marks=pytest.mark.long),
+        pytest.param(Padded, by_export, marks=pytest.mark.long),
         (Attended, by_export),
         pytest.param(Variants, by_export, marks=pytest.mark.long),
         (Stylised, by_trace),
