@@ -5,6 +5,7 @@ import weakref
 import torch
 from torch import Tensor, nn
 
+from ..ops import backends
 from ._plan import Plan, make_plan
 from ._recognise import CONTAINER_FORWARDS, Watch
 from ._styles import call, takes_style
@@ -41,7 +42,7 @@ class Chain(nn.Sequential):
         around it: `{"1": first, "decoder": others}`.
         """
         # Exporters know torch's operators, and nothing of plans.
-        if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        if backends.reference() or torch.jit.is_tracing():
             return self.one_by_one(input, style)
         return self._current_plan().run(self, input, style)
 

@@ -20,6 +20,7 @@ from fastnorm.nn import (
     UpsampleConv2d,
     UpsamplePad2d,
 )
+from fastnorm.ops import backends
 
 
 class Plus(nn.Sequential):
@@ -844,3 +845,14 @@ def test_exports_as_torch_operators():
 def test_traces():
     chain, input = small().eval(), maps(2, 3, 6, 7)
     torch.testing.assert_close(torch.jit.trace(chain, input)(input), chain(input), rtol=1e-9, atol=1e-9)
+
+
+def test_the_reference_backend_runs_module_by_module(monkeypatch):
+    """A plan that was made before is not asked: it has the operators of kernels."""
+    chain = Chain(nn.Conv2d(3, 4, 3, padding=1), InstanceNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1)).eval()
+    input = torch.randn(2, 3, 12, 13)
+    with torch.no_grad():
+        planned = chain(input)
+        monkeypatch.setattr(backends, "_backend", "reference")
+        monkeypatch.setattr(type(chain), "_current_plan", lambda *_: pytest.fail("a plan was asked"))
+        torch.testing.assert_close(chain(input), planned)
