@@ -8,6 +8,7 @@
     triton      Triton in place of CUDA C++; in place of the CPU kernels too, under TRITON_INTERPRET=1
 """
 
+import contextlib
 import ctypes
 import importlib
 import importlib.util
@@ -77,6 +78,17 @@ _cuda_problem = None
 def reference() -> bool:
     """Whether public functions run their references: when asked to, and for exporters, which know torch's operators only."""
     return _backend == "reference" or torch.compiler.is_exporting()
+
+
+@contextlib.contextmanager
+def by_reference():
+    """Within, public functions run their references, as with FASTNORM_BACKEND=reference."""
+    global _backend
+    before, _backend = _backend, "reference"
+    try:
+        yield
+    finally:
+        _backend = before
 
 
 def which(kernel: str, device: str) -> str:
