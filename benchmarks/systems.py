@@ -32,7 +32,7 @@ def whole(name):
     def at(size):
         model = models.build(name).eval()
         kind, picture = models.SYSTEMS[name].styles, torch.rand(1, 3, size, size)
-        style = {"paintings": lambda: model.encode(picture.flip(2)), "numbers": lambda: model.encode(1)}.get(kind, lambda: None)()
+        style = model.encode({"paintings": picture.flip(2), "numbers": 1}[kind]) if kind in ("paintings", "numbers") else None
         return lambda: model.stylize(picture, style)
 
     return at

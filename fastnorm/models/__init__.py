@@ -64,7 +64,7 @@ def load(name: str, weights=None, **sizes):
     if not SYSTEMS[name].published:
         if weights is not None:
             return system.load(weights, **sizes)  # Which says what is wrong with it.
-        raise MissingWeights(f"{name} has no published weights in a package: train it (fastnorm train {name}), or give a file")
+        raise MissingWeights(f"no package carries weights of {name}: train it (fastnorm train {name}), or give a file")
     return system.from_package(weights, **sizes)
 
 

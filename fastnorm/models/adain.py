@@ -36,7 +36,7 @@ class AdaIN(System):
 
     def encode(self, style: Tensor) -> dict[str, Tensor]:
         """mean and std of the features of paintings (N, 3, h, w), each (N, C)."""
-        self.check_content(style)
+        self.check_content(style, "style")
         return self.statistics(self.encoder(style))
 
     def statistics(self, features: Tensor) -> dict[str, Tensor]:

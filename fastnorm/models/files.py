@@ -68,8 +68,8 @@ def read_public(path) -> dict[str, Tensor]:
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds on damaged files, and prints advice that is not for here.
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path} is refused, as damaged or as holding more than tensors, which may run code: {reason}") from None
+        words = "is refused, as damaged or as holding more than tensors, which may run code"
+        raise ValueError(f"{path} {words}: {str(error).splitlines()[0]}") from None
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise ValueError(f"{path}: expected a state_dict, tensors by name, got {type(tensors).__name__}")
     return dict(tensors)

@@ -46,12 +46,13 @@ def check_mask(system: str, mask: Tensor, styles: int, content: Tensor) -> Tenso
     samples, _, height, width = content.shape
     middle = () if indices else (styles,)
     if tuple(mask.shape) not in {(n, *middle, height, width) for n in (1, samples)}:
-        expected = ", ".join(map(str, (f"{samples} or 1", *middle, height, width)))
-        raise ValueError(f"{system}: mask: expected {'indices' if indices else 'weights'} ({expected}), got {tuple(mask.shape)}")
+        kind, sizes = "indices" if indices else "weights", ", ".join(map(str, (f"{samples} or 1", *middle, height, width)))
+        raise ValueError(f"{system}: mask: expected {kind} ({sizes}), got {tuple(mask.shape)}")
     if not indices:
         return mask.to(content.dtype)
     if mask.numel() and not (0 <= mask.min() and mask.max() < styles):
-        raise ValueError(f"{system}: mask: expected indices in 0..{styles - 1}, got {mask.min().item()}..{mask.max().item()}")
+        least, most = mask.min().item(), mask.max().item()
+        raise ValueError(f"{system}: mask: expected indices in 0..{styles - 1}, got {least}..{most}")
     return (mask.unsqueeze(1) == torch.arange(styles, device=mask.device).view(-1, 1, 1)).to(content.dtype)
 
 

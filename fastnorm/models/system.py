@@ -98,17 +98,19 @@ class System(nn.Module):
         self._check_rows(style, samples)
         return style
 
-    def check_content(self, content: Tensor) -> None:
+    def check_content(self, picture: Tensor, argument: str = "content") -> None:
+        """A picture that the network can take, of the weights' type."""
         name = type(self).__name__
-        check_picture(name, "content", content)
+        check_picture(name, argument, picture)
         dtype = next(self.parameters()).dtype
-        if content.dtype != dtype and not autocasts(content):
-            raise TypeError(f"{name}: content: expected the weights' type {dtype}, got {content.dtype}")
+        if picture.dtype != dtype and not autocasts(picture):
+            raise TypeError(f"{name}: {argument}: expected the weights' type {dtype}, got {picture.dtype}")
 
     def mix(self, styles: list[Tensor | Style], weights) -> Style:
         """The blend of styles, S of them in any form, with S weights, which should sum to 1."""
         if not styles or len(styles) != len(weights):
-            raise ValueError(f"{type(self).__name__}: weights: expected one for each of {len(styles)} styles, got {len(weights)}")
+            expected = f"one for each of {len(styles)} styles"
+            raise ValueError(f"{type(self).__name__}: weights: expected {expected}, got {len(weights)}")
         return self.mixed([self.encoded(style, 1) for style in styles], list(weights))
 
     def mixed(self, styles: list[Style], weights: list[float]) -> Style:
