@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..functional import adain, instance_stats
 from ..nn import Chain
-from .pictures import check_mask
+from .pictures import composed
 from .system import System
 from .vgg import VGG19
 
@@ -45,6 +45,11 @@ class AdaIN(System):
 
     def paint(self, content: Tensor, style: dict[str, Tensor], alpha: float) -> Tensor:
         return self.decoder(self.transferred(self.encoder(content), style, alpha))
+
+    def paint_regions(self, content: Tensor, styles: list[dict[str, Tensor]], mask: Tensor, alpha: float) -> Tensor:
+        """Features are composed, as in section 7.4 of the paper."""
+        features = self.encoder(content)
+        return self.decoder(composed((self.transferred(features, style, alpha) for style in styles), mask))
 
     def transferred(self, features: Tensor, style: dict[str, Tensor], alpha: float = 1.0) -> Tensor:
         return adain(features, (style["mean"], style["std"]), alpha, self.eps)

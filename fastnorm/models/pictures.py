@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 
 def check_picture(system: str, name: str, picture: Tensor) -> None:
@@ -54,6 +57,15 @@ def check_mask(system: str, mask: Tensor, styles: int, content: Tensor) -> Tenso
         least, most = mask.min().item(), mask.max().item()
         raise ValueError(f"{system}: mask: expected indices in 0..{styles - 1}, got {least}..{most}")
     return (mask.unsqueeze(1) == torch.arange(styles, device=mask.device).view(-1, 1, 1)).to(content.dtype)
+
+
+def composed(maps: Iterable[Tensor], mask: Tensor) -> Tensor:
+    """S maps (N, C, h, w), pictures or features, each as much as its mask says; its sum over them should be 1.
+
+    Args:
+        mask: (N or 1, S, H, W), H and W being any: averaged over what a position of the maps covers.
+    """
+    return sum(adaptive_avg_pool2d(mask[:, s : s + 1], map.shape[2:]) * map for s, map in enumerate(maps))
 
 
 def keep_colors(content: Tensor, stylized: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch.export import Dim
 
 from .._checks import autocasts
 from . import SYSTEMS, files
-from .pictures import check_alpha, check_mask, check_picture, mirror_to_multiple
+from .pictures import check_alpha, check_mask, check_picture, composed, mirror_to_multiple
 
 # What `encode` makes of a style: tensors with a row for each style, or 1 for all samples.
 Style = Tensor | dict[str, Tensor]
@@ -55,6 +55,10 @@ class System(nn.Module):
         """The stylised picture, of sides that are multiples of `multiple`; arguments have been checked."""
         raise NotImplementedError
 
+    def paint_regions(self, content: Tensor, styles: list[Style], mask: Tensor, alpha: float) -> Tensor:
+        """As `paint`, each style as much as its mask (N or 1, S, H, W) says: pictures, unless a subclass composes features."""
+        return composed((self.paint(content, style, alpha) for style in styles), mask)
+
     # What all have.
 
     def stylize(self, content: Tensor, style: Tensor | Style | None = None, alpha: float = 1.0) -> Tensor:
@@ -83,9 +87,14 @@ class System(nn.Module):
             mask: (N or 1, S, H, W), the weight of each style at each pixel, which should sum to 1; or (N or 1, H, W), the
                 number of the style, int64.
         """
-        mask = check_mask(type(self).__name__, mask, len(styles), content)
-        painted = (self.stylize(content, style, alpha) for style in styles)
-        return sum(mask[:, s : s + 1] * picture for s, picture in enumerate(painted))
+        name = type(self).__name__
+        check_alpha(name, alpha)
+        self.check_content(content)
+        mask = check_mask(name, mask, len(styles), content)
+        height, width = content.shape[2:]
+        picture, mask = (mirror_to_multiple(map, self.multiple, self.least) for map in (content, mask))
+        styles = [self.encoded(style, content.shape[0]) for style in styles]
+        return self.paint_regions(picture, styles, mask, alpha)[..., :height, :width]
 
     def encoded(self, style, samples: int) -> Style | None:
         """A style in any form as `paint` takes it."""
