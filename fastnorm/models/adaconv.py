@@ -19,7 +19,7 @@ KERNEL = 3  # Side of the descriptor, and of the filters.
 
 
 class StyleEncoder(nn.Module):
-    """From features (N, C, h, w) to the descriptor (N, C, 3, 3): thrice convolution, LeakyReLU, mean of 2x2; then all to all."""
+    """Features (N, C, h, w) to the descriptor (N, C, 3, 3): thrice convolution, LeakyReLU, mean of 2x2; then a linear map."""
 
     def __init__(self, channels: int, side: int):
         super().__init__()
@@ -34,10 +34,10 @@ class StyleEncoder(nn.Module):
 class AdaConv(System):
     """Figure 3 of the paper: VGG-19 to relu4_1, and AdaIN's decoder with an adaptive convolution before each stage.
 
-    A style is the filters of all stages, "0.spatial", "0.pointwise", "0.bias", "1.spatial" and so on: about 21 thousand numbers.
-    They are an affine map of the style's descriptor, so `mix` of filters is the mixture of descriptors. The picture's
-    features are linear in each of a stage's two filters, not in both, so it is not the mixture of features. `alpha` mixes in
-    this way, too: 1 is the given style, 0 the content picture's own.
+    A style is the filters of all stages, "0.spatial", "0.pointwise", "0.bias", "1.spatial" and so on: 21,440 numbers. They
+    are an affine map of the style's descriptor, so `mix` of filters is the mixture of descriptors. The picture's features
+    are linear in each of a stage's two filters, not in both, so it is not the mixture of features. `alpha` mixes in this
+    way, too: 1 is the given style, 0 the content picture's own.
 
     Args:
         widths: channels of the encoder's four stages, the decoder's in reverse.

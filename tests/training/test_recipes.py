@@ -17,7 +17,7 @@ from fastnorm.training import RECIPES, Batch, recipe_of
 
 # The part of the first loss that is left, at most, after so many steps at this rate, by phase.
 LEFT = {
-    "adaconv": dict(steps=25, lr=1e-2, left=0.3),
+    "adaconv": dict(steps=10, lr=1e-2, left=0.6),
     "adain": dict(steps=100, lr=1e-2, left=0.65),
 }
 
