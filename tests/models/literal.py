@@ -32,6 +32,18 @@ def conv(x, weight, stride=1, groups=1):
     return np.concatenate([np.einsum("ihwyx,oiyx->ohw", part, filters) for part, filters in parts])
 
 
+def transposed_conv(x, weight, stride, padding, output_padding=0):
+    """Each element of x adds the filter times itself, `stride` apart; `padding` is cut off. weight (in, out, k, k)."""
+    size = weight.shape[-1]
+    height, width = ((side - 1) * stride + size + output_padding for side in x.shape[1:])
+    output = np.zeros((weight.shape[1], height, width))
+    for row in range(x.shape[1]):
+        for column in range(x.shape[2]):
+            at = output[:, row * stride : row * stride + size, column * stride : column * stride + size]
+            at += np.einsum("i,ioyx->oyx", x[:, row, column], weight)
+    return output[:, padding : height - padding, padding : width - padding]
+
+
 def mirrored_conv(x, state, name, stride=1):
     """A mirror-padded convolution of the module `name`, with its bias."""
     weight = state[f"{name}.weight"]

@@ -8,4 +8,7 @@ SIZES = {
         embedding=7, contract=(3, 4, 6), residual_blocks=2, expand=(4, 3), stem=4, head=9, style_size=16,
         blocks=((1, 4, 1, 1), (2, 5, 2, 2), (2, 6, 1, 2)),
     ),
+    "johnson": dict(widths=(4, 5, 6), residual_blocks=2),
+    "style_bank": dict(styles=3, widths=(4, 6)),
+    "super_resolution": dict(scale=2, width=6, residual_blocks=2),
 }  # fmt: skip
