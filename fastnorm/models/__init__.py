@@ -35,6 +35,7 @@ class Entry(NamedTuple):
 
 
 SYSTEMS = {
+    "adaconv": Entry("adaconv", "AdaConv", "paintings", "filters predicted from the style (Chandran et al., CVPR 2021)"),
     "adain": Entry("adain", "AdaIN", "paintings", "mean and deviation of features (Huang and Belongie, ICCV 2017)"),
     "cin": Entry("cin", "CIN", "numbers", "26 built-in styles and their mixtures (Dumoulin et al., ICLR 2017)", True),
     "din": Entry("din", "DIN", "paintings", "a light network, filters made from the style (Jing et al., AAAI 2020)"),

@@ -1,6 +1,7 @@
 """Every system at sizes that take milliseconds: constructor arguments by name."""
 
 SIZES = {
+    "adaconv": dict(widths=(4, 6, 8, 10), groups=(10, 4, 2, 2), style_size=64),
     "adain": dict(widths=(4, 6, 8, 10)),
     "cin": dict(styles=3, contract=(4, 5, 6), residual_blocks=2, expand=(4, 2)),
     "din": dict(widths=(3, 4, 6), style_widths=(4, 6, 8, 10), hidden_channels=5),

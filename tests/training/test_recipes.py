@@ -22,6 +22,7 @@ LEFT = {
     "johnson": dict(steps=40, lr=1e-2, left=0.5),
     "style_bank": dict(steps=60, lr=1e-2, left=dict(style=0.5, identity=0.5)),
     "super_resolution": dict(steps=40, lr=1e-2, left=0.5),
+    "adaconv": dict(steps=25, lr=1e-2, left=0.3),
     "adain": dict(steps=100, lr=1e-2, left=0.65),
     "din": dict(steps=25, lr=1e-2, left=0.3),
 }
