@@ -36,9 +36,11 @@ class Entry(NamedTuple):
 
 SYSTEMS = {
     "adain": Entry("adain", "AdaIN", "paintings", "mean and deviation of features (Huang and Belongie, ICCV 2017)"),
+    "avatar_net": Entry("avatar_net", "AvatarNet", "paintings", "patches of the style, recoloured (Sheng et al., CVPR 2018)"),
     "cin": Entry("cin", "CIN", "numbers", "26 built-in styles and their mixtures (Dumoulin et al., ICLR 2017)", True),
     "din": Entry("din", "DIN", "paintings", "a light network, filters made from the style (Jing et al., AAAI 2020)"),
     "ghiasi": Entry("ghiasi", "Ghiasi", "paintings", "any painting as the style (Ghiasi et al., BMVC 2017)", True),
+    "wct": Entry("wct", "WCT", "paintings", "whitening and colouring, no training on styles (Li et al., NIPS 2017)"),
 }
 
 
