@@ -24,7 +24,9 @@ LEFT = {
     "super_resolution": dict(steps=40, lr=1e-2, left=0.5),
     "adaconv": dict(steps=25, lr=1e-2, left=0.3),
     "adain": dict(steps=100, lr=1e-2, left=0.65),
+    "avatar_net": dict(steps=30, lr=1e-2, left=0.4),
     "din": dict(steps=25, lr=1e-2, left=0.3),
+    "wct": dict(steps=60, lr=1e-2, left=0.4),
 }
 
 
