@@ -19,7 +19,7 @@ KERNEL = 3  # Side of the descriptor, and of the filters.
 
 
 class StyleEncoder(nn.Module):
-    """Features (N, C, h, w) to the descriptor (N, C, 3, 3): three convolutions with LeakyReLU and mean of 2x2, a linear map."""
+    """Features (N, C, h, w) to the descriptor (N, C, 3, 3): thrice convolution, LeakyReLU, mean of 2x2; a linear map."""
 
     def __init__(self, channels: int, side: int):
         super().__init__()
