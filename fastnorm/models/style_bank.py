@@ -6,6 +6,9 @@ arXiv:1703.09210.
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
+
 from torch import Tensor, nn
 
 from ..nn import Chain, InstanceNorm2d
@@ -55,6 +58,8 @@ class StyleBank(System):
         """The weights, (1,) or (N,), of each bank that a style of any form takes."""
         weights = weights_of("StyleBank", style, self.styles, next(self.parameters()))
         taken = (weights != 0).any(0).nonzero().flatten().tolist()
+        if not taken:
+            raise ValueError(f"StyleBank: style: expected a weight other than 0, got {weights.tolist()}")
         return {str(number): weights[:, number] for number in taken}
 
     def encoded(self, style, samples: int) -> dict[str, Tensor]:
@@ -70,20 +75,18 @@ class StyleBank(System):
         }
 
     def paint(self, content: Tensor, style: dict[str, Tensor], alpha: float) -> Tensor:
-        features = self.encoder(content)
-        return self.decoder(between(features, self.stylized(features, style), alpha))
+        return self.decoder(self.transferred(self.encoder(content), style, alpha))
 
     def paint_regions(self, content: Tensor, styles: list[dict[str, Tensor]], mask: Tensor, alpha: float) -> Tensor:
         features = self.encoder(content)
-        return self.decoder(between(features, composed((self.stylized(features, style) for style in styles), mask), alpha))
+        return self.decoder(composed((self.transferred(features, style, alpha) for style in styles), mask))
 
-    def stylized(self, features: Tensor, style: dict[str, Tensor]) -> Tensor:
-        return sum(weight.view(-1, 1, 1, 1) * self.banks[int(number)](features) for number, weight in style.items())
+    def transferred(self, features: Tensor, style: dict[str, Tensor], alpha: float = 1.0) -> Tensor:
+        """Of the encoder's features the banks', as much as the style says of each, and the rest to `alpha` as they were."""
+        banks = (weight.view(-1, 1, 1, 1) * self.banks[int(number)](features) for number, weight in style.items())
+        stylized = reduce(add, banks)
+        return stylized if alpha == 1 else features.lerp(stylized, alpha)
 
 
 def bank(channels: int) -> Chain:
     return Chain(*layer(channels, channels, 3), *layer(channels, channels, 3))
-
-
-def between(features: Tensor, stylized: Tensor, alpha: float) -> Tensor:
-    return stylized if alpha == 1 else features.lerp(stylized, alpha)

@@ -81,6 +81,7 @@ def test_a_style_is_added(small, tmp_path):
     [
         (3, "style: expected 0 to 2, got 3"),
         (torch.ones(4), r"style: expected weights \(3,\) or \(N, 3\), got shape \(4,\)"),
+        (torch.zeros(3), r"style: expected a weight other than 0, got \[\[0.0, 0.0, 0.0\]\]"),
         (torch.tensor([0, 1]), "style: expected a style for all, or for each of 3 samples, got 2"),
     ],
 )
