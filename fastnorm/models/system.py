@@ -66,7 +66,8 @@ class System(nn.Module):
 
         Args:
             content: (N, 3, H, W), any height and width.
-            style: a painting for each sample or for all, (N or 1, 3, h, w); or what `encode` made of it.
+            style: a painting for each sample or for all, (N or 1, 3, h, w); or what `encode` made of it; None for a system
+                of one style.
             alpha: how much of the style, from 0 to 1.
         """
         name = type(self).__name__
@@ -98,6 +99,11 @@ class System(nn.Module):
 
     def encoded(self, style, samples: int) -> Style | None:
         """A style in any form as `paint` takes it."""
+        if self._has_one_style:
+            if style is not None:
+                name, kind = type(self).__name__, type(style).__name__
+                raise TypeError(f"{name}: style: expected None, for it has one style, got {kind}")
+            return None
         if isinstance(style, Tensor):
             check_picture(type(self).__name__, "style", style)
             style = self.encode(style)
@@ -120,6 +126,8 @@ class System(nn.Module):
         if not styles or len(styles) != len(weights):
             expected = f"one for each of {len(styles)} styles"
             raise ValueError(f"{type(self).__name__}: weights: expected {expected}, got {len(weights)}")
+        if self._has_one_style:
+            raise TypeError(f"{type(self).__name__}: it has one style, that of its weights")
         return self.mixed([self.encoded(style, 1) for style in styles], list(weights))
 
     def mixed(self, styles: list[Style], weights: list[float]) -> Style:
@@ -184,6 +192,10 @@ class System(nn.Module):
             self.eval(), kwargs=inputs, f=path, dynamo=True, dynamic_shapes=dynamic, verbose=False,
             input_names=names, output_names=["stylized"],
         )  # fmt: skip
+
+    @property
+    def _has_one_style(self) -> bool:
+        return type(self).encode is System.encode
 
     def _check_rows(self, style: Style, samples: int) -> None:
         for name, tensor in {"style": style}.items() if isinstance(style, Tensor) else style.items():
