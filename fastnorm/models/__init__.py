@@ -38,7 +38,10 @@ SYSTEMS = {
     "adain": Entry("adain", "AdaIN", "paintings", "mean and deviation of features (Huang and Belongie, ICCV 2017)"),
     "cin": Entry("cin", "CIN", "numbers", "26 built-in styles and their mixtures (Dumoulin et al., ICLR 2017)", True),
     "din": Entry("din", "DIN", "paintings", "a light network, filters made from the style (Jing et al., AAAI 2020)"),
+    "diversified": Entry("diversified", "Diversified", "numbers", "many styles in one network (Li et al., CVPR 2017)"),
     "ghiasi": Entry("ghiasi", "Ghiasi", "paintings", "any painting as the style (Ghiasi et al., BMVC 2017)", True),
+    "mgans": Entry("mgans", "MGANs", "one", "features decoded as a discriminator taught (Li and Wand, ECCV 2016)"),
+    "texture_networks": Entry("texture_networks", "TextureNetworks", "one", "noise of six scales (Ulyanov et al., 2016)"),
 }
 
 

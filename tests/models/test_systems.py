@@ -308,3 +308,13 @@ def test_pickled_models_work(model):
     torch.save(model, file)
     file.seek(0)
     close(stylize(torch.load(file, weights_only=False), content, style), stylize(model, content, style), error=0)
+
+
+def test_a_style_for_a_system_of_one(model):
+    if models.SYSTEMS[model.system()].styles != "one":
+        pytest.skip("it has many styles")
+    name = type(model).__name__
+    with pytest.raises(TypeError, match=f"^{name}: style: expected None, for it has one style, got Tensor$"):
+        model.stylize(content_of(), content_of())
+    with pytest.raises(TypeError, match=f"^{name}: it has one style"):
+        model.mix([None, None], [0.5, 0.5])
