@@ -50,6 +50,12 @@ def mirrored_conv(x, state, name, stride=1):
     return conv(mirror(x, weight.shape[-1] // 2), weight, stride) + state[f"{name}.bias"][:, None, None]
 
 
+def circular_conv(x, weight):
+    """A convolution that reads the opposite side beyond a border."""
+    pad = weight.shape[-1] // 2
+    return conv(np.pad(x, ((0, 0), (pad, pad), (pad, pad)), mode="wrap"), weight)
+
+
 def max_pool(x):
     """2x2 maxima, of an odd last row and column, too."""
     height, width = (size % 2 for size in x.shape[1:])
@@ -95,10 +101,21 @@ def relu(x):
     return np.maximum(x, 0)
 
 
+def leaky_relu(x, slope=0.01):
+    return np.where(x > 0, x, slope * x)
+
+
 def instance_norm(x, weight, bias, eps=1e-5):
     centred = x - x.mean((1, 2), keepdims=True)
     normed = centred / np.sqrt((centred**2).mean((1, 2), keepdims=True) + eps)
     return normed * weight[:, None, None] + bias[:, None, None]
+
+
+def running_norm(x, state, name, eps=1e-5):
+    """A batch norm in eval mode, of the module `name`."""
+    kinds = "running_mean", "running_var", "weight", "bias"
+    mean, var, weight, bias = (state[f"{name}.{kind}"][:, None, None] for kind in kinds)
+    return (x - mean) / np.sqrt(var + eps) * weight + bias
 
 
 def upsample(x):
