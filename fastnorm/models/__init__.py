@@ -37,6 +37,7 @@ class Entry(NamedTuple):
 SYSTEMS = {
     "adain": Entry("adain", "AdaIN", "paintings", "mean and deviation of features (Huang and Belongie, ICCV 2017)"),
     "cin": Entry("cin", "CIN", "numbers", "26 built-in styles and their mixtures (Dumoulin et al., ICLR 2017)", True),
+    "din": Entry("din", "DIN", "paintings", "a light network, filters made from the style (Jing et al., AAAI 2020)"),
     "ghiasi": Entry("ghiasi", "Ghiasi", "paintings", "any painting as the style (Ghiasi et al., BMVC 2017)", True),
 }
 

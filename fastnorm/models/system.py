@@ -56,7 +56,7 @@ class System(nn.Module):
         raise NotImplementedError
 
     def paint_regions(self, content: Tensor, styles: list[Style], mask: Tensor, alpha: float) -> Tensor:
-        """As `paint`, each style as far as its mask (N or 1, S, H, W) says: pictures are composed, or features in a subclass."""
+        """As `paint`, each style as far as its mask (N or 1, S, H, W) says: of pictures, or, in a subclass, of features."""
         return composed((self.paint(content, style, alpha) for style in styles), mask)
 
     # What all have.

@@ -18,6 +18,7 @@ from fastnorm.training import RECIPES, Batch, recipe_of
 # The part of the first loss that is left, at most, after so many steps at this rate, by phase.
 LEFT = {
     "adain": dict(steps=100, lr=1e-2, left=0.65),
+    "din": dict(steps=25, lr=1e-2, left=0.3),
 }
 
 
