@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .. import pictures
 from ..models import cost
 from ..models.pictures import keep_colors, masks_of_levels, masks_that_sum_to_1, resize_masks
-from .. import pictures
 from .errors import UserError
 from .style import Style
 from .system import Chosen

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .._files import in_one_step
 from .. import pictures
+from .._files import in_one_step
 from .errors import UserError
 
 READABLE = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv")

@@ -77,7 +77,7 @@ def test_every_system_is_tested():
 def test_any_size_is_the_crop_of_its_mirrored_picture(model, size):
     content, style = content_of(1, *size), style_of(model)
     output = stylize(model, content, style)
-    height, width = (model.scale * side for side in size)
+    height, width = (model.enlarges * side for side in size)
     assert output.shape == (1, 3, height, width) and output.isfinite().all()
     mirrored = mirror_to_multiple(content, model.multiple, model.least)
     close(output, stylize(model, mirrored, style)[..., :height, :width])
