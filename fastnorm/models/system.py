@@ -126,6 +126,8 @@ class System(nn.Module):
 
     def mix(self, styles: list[Tensor | Style], weights) -> Style:
         """The blend of styles, S of them in any form, with S weights, which should sum to 1."""
+        if self._takes_no_style:
+            raise TypeError(f"{type(self).__name__}: mix: it takes no style")
         if not styles or len(styles) != len(weights):
             expected = f"one for each of {len(styles)} styles"
             raise ValueError(f"{type(self).__name__}: weights: expected {expected}, got {len(weights)}")

@@ -317,5 +317,5 @@ def test_a_style_for_a_system_of_one(model):
     name = type(model).__name__
     with pytest.raises(TypeError, match=f"^{name}: style: expected None, for it takes no style, got Tensor$"):
         model.stylize(content_of(), content_of())
-    with pytest.raises(TypeError, match=f"^{name}: encode: it takes no style"):
+    with pytest.raises(TypeError, match=f"^{name}: mix: it takes no style"):
         model.mix([None, None], [0.5, 0.5])
