@@ -16,6 +16,7 @@ from .errors import UserError, complain
 
 COMMANDS = {
     "stylize": "paint pictures in another style",
+    "train": "train a system on folders of pictures",
     "explain": "what swap makes of a model, layer by layer, and what that brings",
     "info": "versions, the machine, and what runs each operator on it",
     "bench": "measure the operators against torch and published code",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from . import pictures
+from .. import pictures
 from .errors import UserError
 
 BYTES_PER_PIXEL = 417  # The peak of the hungrier network, CIN, in float32: the same from 1024x1024 to 3000x3000.
@@ -27,7 +27,9 @@ def plan(inputs: list[Path], output: str, keep: list[Path]) -> list[Job]:
     sources = [picture for path in inputs for picture in pictures.find(path)]
     is_folder = os.path.isdir(output) or output.endswith(("/", os.sep))
     if is_folder or len(sources) > 1 or os.path.isdir(inputs[0]):
-        _check_folder(output)
+        if Path(output).suffix.lower() in pictures.WRITABLE and not os.path.isdir(output):
+            raise UserError(f"-o {output}: several pictures need a folder, this names a picture")
+        check_folder(output)
         jobs = [Job(source, Path(output) / _name(source)) for source in sources]
     else:
         jobs = [Job(sources[0], Path(output))]
@@ -63,9 +65,8 @@ def _name(source):
     return source.name if source.suffix.lower() in pictures.WRITABLE else source.stem + ".png"
 
 
-def _check_folder(output):
-    if Path(output).suffix.lower() in pictures.WRITABLE and not os.path.isdir(output):
-        raise UserError(f"-o {output}: several pictures need a folder, this names a picture")
+def check_folder(output):
+    """Raise unless there is a folder of that name that can be written in, or one can be made."""
     existing = Path(os.path.abspath(output))
     while not os.path.lexists(existing):
         existing = existing.parent

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from . import pictures
+from .. import pictures
 from .errors import UserError
 
 FORMS = "a style's number (7), a mixture (3:0.5,12:0.5) or the path of a painting"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from .. import models, tune_allocator
+from .. import models, pictures, tune_allocator
 from ..models.pictures import keep_colors
 from ..ops import backends
-from . import arguments, jobs, pictures, progress, style
+from . import arguments, jobs, progress, style
 from .errors import UserError, complain
 
 EPILOG = """Pictures are written upright, in sRGB, without EXIF or colour profile. Transparency is kept, except in JPEG;

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 
 def check_picture(system: str, name: str, picture: Tensor) -> None:
@@ -39,6 +39,18 @@ def mirror_to_multiple(picture: Tensor, multiple: int, least: int) -> Tensor:
             position = torch.arange(max(wanted, least), device=picture.device) % max(turn, 1)
             picture = picture.index_select(dim, torch.minimum(position, turn - position))
     return picture
+
+
+def middle_square(picture: Tensor, side: int) -> Tensor:
+    """The middle square of `picture`, resized to side x side (bicubic, antialiased): strokes keep their shape."""
+    height, width = picture.shape[2:]
+    least = min(height, width)
+    square = picture[..., (height - least) // 2 :, (width - least) // 2 :][..., :least, :least]
+    if least == side:
+        return square
+    # torch resizes with antialiasing in float32 and float64 only.
+    wide = square.to(torch.promote_types(picture.dtype, torch.float32))
+    return interpolate(wide, (side, side), mode="bicubic", antialias=True).clamp(0, 1).to(picture.dtype)
 
 
 def check_mask(system: str, mask: Tensor, styles: int, content: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class Settings:
 
 
 class Batch(NamedTuple):
-    """content (N, 3, H, W); style (N, 3, H, W) paintings; index (N,), their numbers, where a system's styles have numbers."""
+    """content (N, 3, H, W); style (N, 3, H, W), paintings; index (N,), the numbers of styles, where a system has such."""
 
     content: Tensor
     style: Tensor | None = None
