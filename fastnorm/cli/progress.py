@@ -7,13 +7,16 @@ import time
 
 @contextlib.contextmanager
 def bar(label, total):
-    """Show a bar on stderr that vanishes at the end; yields the function that moves it on by one."""
+    """Show a bar on stderr that vanishes at the end; yields the function that moves it on by one, or by a number.
+
+    total: None where nobody knows.
+    """
     try:
         from rich import console, progress
     except ImportError:
         progress = None
     if progress is None or not sys.stderr.isatty():
-        yield lambda: None
+        yield lambda steps=1: None
         return
 
     columns = (
@@ -25,7 +28,7 @@ def bar(label, total):
     )
     with progress.Progress(*columns, console=console.Console(stderr=True), transient=True) as shown:
         task = shown.add_task(label, total=total)
-        yield lambda: shown.advance(task)
+        yield lambda steps=1: shown.advance(task, steps)
 
 
 SECONDS = 10.0  # At least, from one plain line to the next.

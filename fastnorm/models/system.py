@@ -173,9 +173,14 @@ class System(nn.Module):
             if about["config"].get(name) != value:
                 raise ValueError(f"{path} is a style of {name}={about['config'].get(name)}, expected {name}={value}")
         files.check_finite(tensors, path)
+        return self.placed(tensors["style"] if tensors.keys() == {"style"} else tensors)
+
+    def placed(self, style: Style) -> Style:
+        """An encoded style on this network's device, and of its weights' type."""
+        if isinstance(style, dict):
+            return {name: self.placed(tensor) for name, tensor in style.items()}
         own = next(self.parameters())
-        style = {name: t.to(own.device, own.dtype if t.is_floating_point() else t.dtype) for name, t in tensors.items()}
-        return style["style"] if style.keys() == {"style"} else style
+        return style.to(own.device, own.dtype if style.is_floating_point() else style.dtype)
 
     def export_onnx(self, path, style: Style | None = None) -> None:
         """`stylize` as an ONNX file, which takes any number of pictures, of any size from that of `least` on.
