@@ -131,6 +131,8 @@ class System(nn.Module):
         if not styles or len(styles) != len(weights):
             expected = f"one for each of {len(styles)} styles"
             raise ValueError(f"{type(self).__name__}: weights: expected {expected}, got {len(weights)}")
+        if self._takes_no_style:
+            self.encode(styles[0])  # Which says so.
         return self.mixed([self.encoded(style, 1) for style in styles], list(weights))
 
     def mixed(self, styles: list[Style], weights: list[float]) -> Style:
