@@ -43,7 +43,16 @@ def adain_decoder(size):
     return lambda: decoder(features)
 
 
-CASES = {name: whole(name) for name in models.SYSTEMS} | {"adain decoder": adain_decoder}
+def adaconv_decoder(size):
+    model, features = models.build("adaconv").eval(), torch.rand(1, 512, size // 8, size // 8)
+    style = model.encode(torch.rand(1, 3, 256, 256))
+    return lambda: model.decoded(features, style)
+
+
+CASES = {name: whole(name) for name in models.SYSTEMS} | {
+    "adaconv decoder": adaconv_decoder,
+    "adain decoder": adain_decoder,
+}
 
 
 def main() -> None:

@@ -413,6 +413,23 @@ def check_style_map(function: str, style: Tensor, input: Tensor) -> None:
         raise ValueError(f"{function}: style: expected {c} channels and {n} samples or 1, got {_shape(style)}")
 
 
+def check_colors(function: str, style, input: Tensor) -> None:
+    """A style as colouring takes it: a map, or its mean and the root of its covariance, for each sample or for all."""
+    if isinstance(style, Tensor):
+        check_style_map(function, style, input)
+        return
+    if not isinstance(style, (tuple, list)) or len(style) != 2:
+        raise TypeError(f"{function}: style: expected a feature map or a pair (mean, root), got {type(style).__name__}")
+    mean, root = style
+    check_per_plane(function, "style mean", mean, input, shared_samples=True)
+    check_tensor(function, "style root", root)
+    n, c = input.shape[:2]
+    if root.shape != (c, c) and root.shape != (n, c, c) and root.shape != (1, c, c):
+        expected = f"({c}, {c}), (1, {c}, {c}) or ({n}, {c}, {c})"
+        raise ValueError(f"{function}: style root: expected shape {expected}, got {_shape(root)}")
+    check_same_device(function, "style root", root, input)
+
+
 def check_roots(function: str, eps: float, method: str) -> None:
     """How the root of a covariance is taken."""
     if not isinstance(method, str) or method not in METHODS:

@@ -19,6 +19,7 @@ from ._checks import (
     check_attention,
     check_bins,
     check_channels,
+    check_colors,
     check_filter_bias,
     check_filters,
     check_flag,
@@ -40,7 +41,6 @@ from ._checks import (
     check_sizes,
     check_statistics_rule,
     check_statistics_settings,
-    check_style_map,
     check_styles,
     check_tensor,
     check_transposed_filters,
@@ -912,7 +912,7 @@ def covariance(input: Tensor, correction: int = 1) -> Tensor:
 
 
 def whiten_color(
-    content: Tensor, style: Tensor, alpha: float = 1.0, eps: float = 1e-5, method: str = "eigh"
+    content: Tensor, style: Tensor | tuple[Tensor, Tensor], alpha: float = 1.0, eps: float = 1e-5, method: str = "eigh"
 ) -> Tensor:
     """Whitening and colouring: the content with the covariance and the mean of the style.
 
@@ -923,7 +923,8 @@ def whiten_color(
 
     Args:
         content: (N, C, L), (N, C, H, W) or (N, C, D, H, W).
-        style: (N or 1, C, *), of any size.
+        style: a feature map (N or 1, C, *) of any size, or its (mean, root) as `color_stats` gives them: (C,), (1, C) or
+            (N, C), and (C, C), (1, C, C) or (N, C, C). Linear in these two, so a blend of them is the blend of results.
         alpha: a Python number; 1 for the style in full, 0 for the content.
         eps: of "eigh", 0 or more: directions whose variance is at most eps, or 5e-7 of the largest (in float32), are left out:
             neither whitened nor coloured. So positions may be fewer than channels, and channels constant; features with a
@@ -937,7 +938,7 @@ def whiten_color(
         third.
     """
     check_up_to_volumes("whiten_color", content, "content")
-    check_style_map("whiten_color", style, content)
+    check_colors("whiten_color", style, content)
     check_number("whiten_color", "alpha", alpha)
     check_roots("whiten_color", eps, method)
     return _run(ops.whiten_color)(content, style, alpha, eps, method)
@@ -959,7 +960,26 @@ def zca_whiten(input: Tensor, eps: float = 1e-5, method: str = "eigh") -> Tensor
     return _run(ops.zca_whiten)(input, eps, method)
 
 
-def recolor(input: Tensor, style: Tensor, eps: float = 1e-5, method: str = "eigh") -> Tensor:
+def color_stats(input: Tensor, eps: float = 1e-5, method: str = "eigh") -> tuple[Tensor, Tensor]:
+    """What `whiten_color` and `recolor` take of a style, to be kept: the mean of its channels, the root of their covariance.
+
+        mean(input), cov(input)^(1/2)
+
+    Args:
+        input: (N, C, L), (N, C, H, W) or (N, C, D, H, W).
+        eps, method: as in `whiten_color`.
+
+    Returns:
+        mean (N, C), root (N, C, C), in float32, or float64 of float64.
+    """
+    check_up_to_volumes("color_stats", input)
+    check_roots("color_stats", eps, method)
+    return _run(ops.color_stats)(input, eps, method)
+
+
+def recolor(
+    input: Tensor, style: Tensor | tuple[Tensor, Tensor], eps: float = 1e-5, method: str = "eigh"
+) -> Tensor:
     """Colouring: a whitened input with the covariance and the mean of the style.
 
         cov(style)^(1/2) input + mean(style)
@@ -968,11 +988,11 @@ def recolor(input: Tensor, style: Tensor, eps: float = 1e-5, method: str = "eigh
 
     Args:
         input: (N, C, L), (N, C, H, W) or (N, C, D, H, W), whitened.
-        style: (N or 1, C, *), of any size.
+        style: a feature map or its (mean, root), as in `whiten_color`.
         eps, method: as in `whiten_color`.
     """
     check_up_to_volumes("recolor", input)
-    check_style_map("recolor", style, input)
+    check_colors("recolor", style, input)
     check_roots("recolor", eps, method)
     return _run(ops.recolor)(input, style, eps, method)
 

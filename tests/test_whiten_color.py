@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from fastnorm.functional import covariance, recolor, whiten_color, zca_whiten
+from fastnorm.functional import color_stats, covariance, recolor, whiten_color, zca_whiten
 from fastnorm.ops import _spectral
 
 every_method = pytest.mark.parametrize("method", _spectral.METHODS)
@@ -68,6 +68,53 @@ def test_halves(randn, method):
     identity = torch.eye(4, dtype=torch.float64).expand(2, 4, 4)
     torch.testing.assert_close(covariance(whitened), identity, rtol=0, atol=1e-9 if method == "eigh" else 1e-2)
     torch.testing.assert_close(whitened.mean((2, 3)), torch.zeros(2, 4, dtype=torch.float64))
+
+
+# A style that is kept: mean and root.
+
+
+def test_kept_are_mean_and_symmetric_root(randn):
+    style = mixed(randn, 2, 4, 7, 8)
+    mean, root = color_stats(style)
+    torch.testing.assert_close(mean, style.flatten(2).mean(2))
+    torch.testing.assert_close(root @ root, torch.stack([sample.flatten(1).cov() for sample in style]))
+    torch.testing.assert_close(root, root.mT)
+    assert (torch.linalg.eigvalsh(root) > 0).all()
+    by_products = color_stats(style, 0.5, "newton_schulz")[1]
+    cov = torch.stack([sample.flatten(1).cov() for sample in style])
+    torch.testing.assert_close(by_products @ by_products, cov + 0.5 * torch.eye(4).double(), rtol=1e-9, atol=1e-9)
+
+
+@every_method
+@pytest.mark.parametrize("samples", [1, 3])
+def test_a_style_that_is_kept(randn, method, samples):
+    content, style = mixed(randn, 3, 4, 5, 6), mixed(randn, samples, 4, 7, 8)
+    kept = color_stats(style, method=method)
+    for whitening in ("eigh", "newton_schulz"):
+        expected = recolor(zca_whiten(content, method=whitening), style, method=method)
+        torch.testing.assert_close(whiten_color(content, kept, method=whitening), expected, rtol=1e-9, atol=1e-9)
+    expected = recolor(content, style, method=method)
+    for form in (kept, list(kept)) if samples > 1 else (kept, (kept[0][0], kept[1][0]), (kept[0].expand(3, 4), kept[1])):
+        torch.testing.assert_close(recolor(content, form), expected)
+
+
+@every_method
+def test_a_blend_of_what_is_kept_is_that_of_results(randn, method):
+    content = mixed(randn, 2, 4, 5, 6)
+    one, other = (color_stats(mixed(randn, 2, 4, 7, 8)) for _ in range(2))
+    between = tuple(0.3 * a + 0.7 * b for a, b in zip(one, other))
+    expected = 0.3 * whiten_color(content, one, 0.6, method=method) + 0.7 * whiten_color(content, other, 0.6, method=method)
+    torch.testing.assert_close(whiten_color(content, between, 0.6, method=method), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_kept_is_in_float32_and_may_be_in_any_type(randn, dtype):
+    content, style = mixed(randn, 2, 4, 5, 6), mixed(randn, 2, 4, 7, 8)
+    kept = color_stats(style.to(dtype))
+    assert kept[0].dtype == kept[1].dtype == torch.float32
+    low = tuple(tensor.to(dtype) for tensor in kept)
+    assert torch.equal(whiten_color(content.float(), low), whiten_color(content.float(), tuple(t.float() for t in low)))
+    assert whiten_color(content.to(dtype), kept).dtype == dtype
 
 
 def test_products_find_the_roots(randn):
@@ -164,6 +211,19 @@ def test_gradients_of_the_published_form(randn):
     torch.testing.assert_close(torch.autograd.grad(whiten_color(*maps, 0.7), maps, given), expected, rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.parametrize("samples", [1, 2])
+def test_gradients_of_what_is_kept(randn, samples):
+    content, mean, root = randn(2, 3, 7), randn(samples, 3), randn(samples, 3, 3)
+    given, inputs = randn(2, 3, 7), [content.requires_grad_(), mean.requires_grad_(), root.requires_grad_()]
+    found = torch.autograd.grad(whiten_color(content, (mean, root), 0.6), inputs, given)
+    x = content - content.mean(2, keepdim=True)
+    values, vectors = torch.linalg.eigh(x @ x.mT / 6)
+    whitened = vectors @ torch.diag_embed(values**-0.5) @ vectors.mT @ x
+    expected = torch.autograd.grad(0.6 * (root @ whitened + mean.unsqueeze(2)) + 0.4 * content, inputs, given)
+    torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-7)
+    assert torch.autograd.gradgradcheck(lambda *inputs: whiten_color(inputs[0], inputs[1:]), inputs)
+
+
 def of_spectrum(*deviations):
     """A map with those deviations along the axes, whose covariance has them as eigenvalues' roots: every pattern is
     orthogonal to the others and to a constant.
@@ -222,7 +282,7 @@ def test_gradients_of_float32_where_eigenvalues_meet(randn):
         torch.testing.assert_close(actual.double(), exact, rtol=0, atol=1e-5 * exact.abs().max().item())
 
 
-MAP = torch.zeros(2, 3, 4)
+MAP, EYE = torch.zeros(2, 3, 4), torch.eye(3)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +296,15 @@ MAP = torch.zeros(2, 3, 4)
         (lambda: whiten_color(MAP, MAP, method="svd"), "whiten_color: method: expected 'eigh' or 'newton_schulz', got 'svd'"),
         (lambda: zca_whiten(MAP, eps=-1.0), "zca_whiten: eps: expected a finite number of at least 0, got -1.0"),
         (lambda: zca_whiten(MAP, 0.0, "newton_schulz"), "zca_whiten: eps: newton_schulz needs one of more than 0, got 0.0"),
-        (lambda: recolor(MAP, None), "recolor: style: expected a tensor, got None"),
+        (lambda: recolor(MAP, None), "recolor: style: expected a feature map or a pair (mean, root), got NoneType"),
+        (lambda: whiten_color(MAP, (MAP,)), "whiten_color: style: expected a feature map or a pair (mean, root), got tuple"),
+        (lambda: whiten_color(MAP, (None, EYE)), "whiten_color: style mean: expected a tensor, got None"),
+        (lambda: whiten_color(MAP, (EYE[0, :2], EYE)), "whiten_color: style mean: expected shape (3,), (1, 3) or (2, 3), got (2,)"),
+        (lambda: recolor(MAP, (EYE[0], 1.0)), "recolor: style root: expected a tensor, got float"),
+        (lambda: recolor(MAP, (EYE[0], EYE[0])), "recolor: style root: expected shape (3, 3), (1, 3, 3) or (2, 3, 3), got (3,)"),
+        (lambda: recolor(MAP, (EYE[0], EYE.to("meta"))), "recolor: style root: expected a tensor on cpu, got one on meta"),
+        (lambda: color_stats(EYE), "color_stats: input: expected shape (N, C, *)"),
+        (lambda: color_stats(MAP, 0.0, "newton_schulz"), "color_stats: eps: newton_schulz needs one of more than 0, got 0.0"),
         (lambda: recolor(torch.zeros(1, 1, 1, 1, 1, 1), MAP), "recolor: input: expected one to three spatial dimensions"),
     ],
 )

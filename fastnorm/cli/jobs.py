@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from . import pictures, video
+from .. import pictures
+from . import video
 from .errors import UserError, complain
 
 HUNGRIEST = 10_000  # Bytes a pixel, more than any system takes.

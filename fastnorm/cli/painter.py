@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..models import cost
 from ..models.pictures import keep_colors, masks_of_levels, masks_that_sum_to_1, resize_masks
-from . import pictures
+from .. import pictures
 from .errors import UserError
 from .style import Style
 from .system import Chosen

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import pictures
 from ..models import files
-from . import pictures
 from .errors import UserError
 
 FORMS = (

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from .. import tune_allocator
+from .. import pictures, tune_allocator
 from ..ops import backends
-from . import arguments, jobs, pictures, progress, style, system, video
+from . import arguments, jobs, progress, style, system, video
 from .errors import UserError, complain
 from .painter import DTYPES, Painter
 

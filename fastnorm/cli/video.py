@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from .._files import in_one_step
-from . import pictures
+from .. import pictures
 from .errors import UserError
 
 READABLE = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv")

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from ..nn import Chain, ConditionalInstanceNorm2d, Residual
+from .numbered import indices_or_weights, weights_of
 from .onnx_weights import find_weights, load_onnx
 from .system import System
 
@@ -81,8 +80,7 @@ class CIN(System, Chain):
         Half of two styles: `model.encode(3).lerp(model.encode(12), 0.5)`.
         """
         table = self.contract[0].norm.weight
-        style = self._indices_or_weights(style).to(table.device)
-        return (style if style.is_floating_point() else one_hot(style, self.styles)).to(table.dtype)
+        return weights_of("CIN", style, self.styles, table)
 
     def paint(self, content: Tensor, style: Tensor, alpha: float) -> Tensor:
         stylized = Chain.forward(self, content, style.to(content.device).expand(content.shape[0], *style.shape[1:]))
@@ -90,7 +88,7 @@ class CIN(System, Chain):
 
     def encoded(self, style: int | Tensor, samples: int) -> Tensor:
         """Indices or weights, N of them, or 1."""
-        style = self._indices_or_weights(style)
+        style = indices_or_weights("CIN", style, self.styles)
         if style.shape[0] not in (1, samples):
             raise ValueError(f"CIN: style: expected a style for each of {samples} samples, got {style.shape[0]}")
         return style
@@ -111,24 +109,6 @@ class CIN(System, Chain):
         model = cls(**sizes)
         load_onnx(model, find_weights("multistyle26.onnx", path), _name_in_file)
         return model.eval()
-
-    def _indices_or_weights(self, style: int | Tensor) -> Tensor:
-        """`style` as indices (N,) or weights (N, S), N = 1 where it serves all samples."""
-        if type(style) is int and 0 <= style < self.styles:
-            return torch.tensor([style])
-        style = torch.as_tensor(style)
-        if style.is_floating_point():
-            if style.dim() not in (1, 2) or style.shape[-1] != self.styles:
-                expected = f"weights ({self.styles},) or (N, {self.styles})"
-                raise ValueError(f"CIN: style: expected {expected}, got shape {tuple(style.shape)}")
-            return torch.atleast_2d(style)
-        if style.dim() > 1:
-            raise ValueError(f"CIN: style: expected an index or indices (N,), got shape {tuple(style.shape)}")
-        # Looking would stall a GPU and break a compiled graph; there the look-up itself fails.
-        free = style.device.type == "cpu" and not torch.compiler.is_compiling()
-        if free and not ((0 <= style) & (style < self.styles)).all():
-            raise ValueError(f"CIN: style: expected 0 to {self.styles - 1}, got {style.tolist()}")
-        return torch.atleast_1d(style.long())
 
 
 def _name_in_file(key: str) -> str:

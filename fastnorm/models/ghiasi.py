@@ -10,12 +10,12 @@ from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pad, relu6
+from torch.nn.functional import pad, relu6
 
 from ..functional import instance_norm
 from ..nn import Chain, Residual
 from .onnx_weights import find_weights, load_onnx
-from .pictures import check_picture
+from .pictures import check_picture, middle_square
 from .system import System
 
 # MobileNet-V2 (Sandler et al., CVPR 2018, table 2): expansion, channels, repeats, stride of the first.
@@ -190,15 +190,7 @@ class Ghiasi(System):
         The network sees the middle square, resized to style_size (bicubic, antialiased): strokes keep their shape.
         """
         check_picture("Ghiasi", "style", style)
-        height, width = style.shape[2:]
-        side = min(height, width)
-        square = style[..., (height - side) // 2 :, (width - side) // 2 :][..., :side, :side]
-        if side != self.style_size:
-            # torch resizes with antialiasing in float32 and float64 only.
-            wide = square.to(torch.promote_types(style.dtype, torch.float32))
-            wide = interpolate(wide, (self.style_size, self.style_size), mode="bicubic", antialias=True)
-            square = wide.clamp(0, 1).to(style.dtype)
-        return self.style_network(square)
+        return self.style_network(middle_square(style, self.style_size))
 
     def paint(self, content: Tensor, style: Tensor, alpha: float) -> Tensor:
         if alpha != 1:

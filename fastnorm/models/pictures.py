@@ -41,6 +41,18 @@ def mirror_to_multiple(picture: Tensor, multiple: int, least: int) -> Tensor:
     return picture
 
 
+def middle_square(picture: Tensor, side: int) -> Tensor:
+    """The middle square of `picture`, resized to side x side (bicubic, antialiased): strokes keep their shape."""
+    height, width = picture.shape[2:]
+    least = min(height, width)
+    square = picture[..., (height - least) // 2 :, (width - least) // 2 :][..., :least, :least]
+    if least == side:
+        return square
+    # torch resizes with antialiasing in float32 and float64 only.
+    wide = square.to(torch.promote_types(picture.dtype, torch.float32))
+    return interpolate(wide, (side, side), mode="bicubic", antialias=True).clamp(0, 1).to(picture.dtype)
+
+
 def check_mask(system: str, mask: Tensor, styles: int, content: Tensor) -> Tensor:
     """A mask of weights (N or 1, S, H, W), or of indices (N or 1, H, W), as weights of the content's type."""
     if not isinstance(mask, Tensor):

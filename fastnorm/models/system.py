@@ -32,6 +32,8 @@ class System(nn.Module):
 
     # What sides have to be a multiple of, and at least: others are mirrored up to that, and the result is cropped.
     multiple, least = 1, 1
+    # Pixels that come out for each that goes in, along each side.
+    scale = 1
 
     def __new__(cls, *arguments, **sizes):
         model = super().__new__(cls)
@@ -49,7 +51,7 @@ class System(nn.Module):
 
     def encode(self, style: Tensor) -> Style:
         """What is kept of a style: of paintings (N, 3, h, w), or of numbers."""
-        raise TypeError(f"{type(self).__name__}: it has one style, that of its weights")
+        raise TypeError(f"{type(self).__name__}: encode: it takes no style")
 
     def paint(self, content: Tensor, style: Style | None, alpha: float) -> Tensor:
         """The stylised picture, of sides that are multiples of `multiple`; arguments have been checked."""
@@ -66,7 +68,8 @@ class System(nn.Module):
 
         Args:
             content: (N, 3, H, W), any height and width.
-            style: a painting for each sample or for all, (N or 1, 3, h, w); or what `encode` made of it.
+            style: a painting for each sample or for all, (N or 1, 3, h, w); or what `encode` made of it; None for a system
+                that takes none.
             alpha: how much of the style, from 0 to 1.
         """
         name = type(self).__name__
@@ -74,7 +77,8 @@ class System(nn.Module):
         self.check_content(content)
         height, width = content.shape[2:]
         picture = mirror_to_multiple(content, self.multiple, self.least)
-        return self.paint(picture, self.encoded(style, content.shape[0]), alpha)[..., :height, :width]
+        painted = self.paint(picture, self.encoded(style, content.shape[0]), alpha)
+        return painted[..., : self.scale * height, : self.scale * width]
 
     def forward(self, content: Tensor, style: Tensor | Style | None = None, alpha: float = 1.0) -> Tensor:
         return self.stylize(content, style, alpha)
@@ -98,6 +102,11 @@ class System(nn.Module):
 
     def encoded(self, style, samples: int) -> Style | None:
         """A style in any form as `paint` takes it."""
+        if self._takes_no_style:
+            if style is not None:
+                got = type(style).__name__
+                raise TypeError(f"{type(self).__name__}: style: expected None, for it takes no style, got {got}")
+            return None
         if isinstance(style, Tensor):
             check_picture(type(self).__name__, "style", style)
             style = self.encode(style)
@@ -189,6 +198,10 @@ class System(nn.Module):
             self.eval(), kwargs=inputs, f=path, dynamo=True, dynamic_shapes=dynamic, verbose=False,
             input_names=names, output_names=["stylized"],
         )  # fmt: skip
+
+    @property
+    def _takes_no_style(self) -> bool:
+        return type(self).encode is System.encode
 
     def _check_rows(self, style: Style, samples: int) -> None:
         for name, tensor in {"style": style}.items() if isinstance(style, Tensor) else style.items():

@@ -45,7 +45,7 @@ NO_WEIGHTS = (
 
 
 class VGG19(nn.Module):
-    """Features of pictures in 0..1: `vgg(x)` is the last of `layers`, `vgg.features(x)` all of them by name.
+    """Features of pictures in 0..1: `vgg(x)` is the last of `layers`, `vgg(x, layer)` any, `vgg.features(x)` all by name.
 
     Each convolution is 3x3 with a ReLU, each stage but the first begins with a 2x2 maximum. `preprocess`, a 1x1 convolution
     3 to 3, is what the weights expect of a picture: mean and deviation by channel, or BGR in 0..255. What lies between two
@@ -84,6 +84,8 @@ class VGG19(nn.Module):
         parts = list(self._modules.items())
         ends = [0, *(1 + list(self._modules).index(layer) for layer in self.layers)]
         self._chains = [Chain(OrderedDict(parts[start:end])) for start, end in pairwise(ends)]
+        # One after the other they would hold each layer while what comes after it is computed.
+        self._up_to = {layer: Chain(OrderedDict(parts[:end])) for layer, end in zip(self.layers, ends[1:])}
         self._reset_parameters()
 
     def _reset_parameters(self) -> None:
@@ -96,11 +98,11 @@ class VGG19(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 nn.init.zeros_(module.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The last layer, (N, C, H / 8, W / 8) at relu4_1, of pictures (N, 3, H, W)."""
-        for chain in self._chains:
-            x = chain(x)
-        return x
+    def forward(self, x: Tensor, layer: str | None = None) -> Tensor:
+        """The last layer, or the one of `layers` that is named: (N, C, H / 8, W / 8) at relu4_1, of pictures (N, 3, H, W)."""
+        if layer is not None and layer not in self.layers:
+            raise ValueError(f"VGG19: layer: expected one of {', '.join(self.layers)}, got {layer}")
+        return self._up_to[layer or self.layers[-1]](x)
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """All layers, by name."""

@@ -97,17 +97,17 @@ class AdaConv2d(nn.Module):
         )
         self.padding_mode, self.eps = padding_mode, eps
 
-    def forward(self, content: Tensor, filters: AdaConvFilter) -> Tensor:
-        """content (N, C_in, H, W) or (C_in, H, W); filters (spatial, pointwise, bias), for each sample or one for all."""
+    def forward(self, content: Tensor, style: AdaConvFilter) -> Tensor:
+        """content (N, C_in, H, W) or (C_in, H, W); style (spatial, pointwise, bias), for each sample or one for all."""
         name = type(self).__name__
         content, _, unbatched = to_batch(self, content, None, 2, self.in_channels, "content")
-        if not isinstance(filters, (tuple, list)) or len(filters) != 3:
-            raise TypeError(f"{name}: filters: expected (spatial, pointwise, bias), got {type(filters).__name__}")
-        spatial, pointwise, bias = filters
-        spatial = per_sample(name, "filters spatial", spatial, self.spatial_shape, content)
-        pointwise = per_sample(name, "filters pointwise", pointwise, self.pointwise_shape, content)
+        if not isinstance(style, (tuple, list)) or len(style) != 3:
+            raise TypeError(f"{name}: style: expected (spatial, pointwise, bias), got {type(style).__name__}")
+        spatial, pointwise, bias = style
+        spatial = per_sample(name, "style spatial", spatial, self.spatial_shape, content)
+        pointwise = per_sample(name, "style pointwise", pointwise, self.pointwise_shape, content)
         if bias is not None:
-            bias = per_sample(name, "filters bias", bias, self.pointwise_shape[:1], content)
+            bias = per_sample(name, "style bias", bias, self.pointwise_shape[:1], content)
         output = functional.adaconv2d(
             content, spatial, pointwise, bias, groups=self.groups, padding_mode=self.padding_mode, eps=self.eps
         )

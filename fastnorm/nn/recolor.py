@@ -16,8 +16,8 @@ class Recolor(nn.Module):
         check_roots(type(self).__name__, eps, method)
         self.eps, self.method = eps, method
 
-    def forward(self, input: Tensor, style: Tensor) -> Tensor:
-        """input (N, C, *), whitened; style (N or 1, C, *)."""
+    def forward(self, input: Tensor, style: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+        """input (N, C, *), whitened; style (N or 1, C, *) or its (mean, root)."""
         return functional.recolor(input, style, self.eps, self.method)
 
     def extra_repr(self) -> str:

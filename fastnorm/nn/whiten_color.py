@@ -18,8 +18,8 @@ class WhitenColor(nn.Module):
         check_roots(type(self).__name__, eps, method)
         self.alpha, self.eps, self.method = alpha, eps, method
 
-    def forward(self, content: Tensor, style: Tensor) -> Tensor:
-        """content (N, C, *); style (N or 1, C, *)."""
+    def forward(self, content: Tensor, style: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+        """content (N, C, *); style (N or 1, C, *) or its (mean, root)."""
         return functional.whiten_color(content, style, self.alpha, self.eps, self.method)
 
     def extra_repr(self) -> str:

@@ -4,6 +4,7 @@ from . import (
     adaconv2d,
     adain,
     attention_stats,
+    color_stats,
     conditional_instance_norm,
     covariance,
     dynamic_conv2d,
@@ -56,6 +57,7 @@ OPERATORS = {
         covariance,
         whiten_color,
         zca_whiten,
+        color_stats,
         recolor,
         match_histogram,
     )

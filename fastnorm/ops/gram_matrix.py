@@ -113,8 +113,9 @@ def _differentiate(ctx, grad_gram, grad_mean):
     input, mean = ctx.saved_tensors
     grad_input = None if grad_gram is None else backward(grad_gram, input, mean)
     if grad_mean is not None and mean.numel():
-        of_mean = (grad_mean / plane_size(input)).reshape(*grad_mean.shape, *[1] * (input.dim() - 2)).to(input.dtype)
-        grad_input = of_mean.expand_as(input) if grad_input is None else grad_input + of_mean
+        of_mean = (grad_mean / plane_size(input)).reshape(*grad_mean.shape, *[1] * (input.dim() - 2))
+        # Wide up to here: the gradient's own gradient is a sum over positions.
+        grad_input = (of_mean.expand_as(input) if grad_input is None else grad_input + of_mean).to(input.dtype)
     return grad_input, None
 
 

@@ -9,7 +9,7 @@ At least, per element: two reads (input, style) and one write; 3 * C flops. The 
 
 from ._layout import wide_dtype
 from ._operator import Operator, Sample
-from .whiten_color import CONDITIONED, FORMULAS, KERNELS, few_channels, moments
+from .whiten_color import CONDITIONED, FORMULAS, KERNELS, coloring, few_channels
 from .whiten_color import OPERATOR as WHITEN_COLOR
 
 
@@ -22,14 +22,15 @@ def reference(input, style, eps=1e-5, method="eigh"):
 
 
 def _compose(steps, input, style, eps, method):
-    covariance, mean = moments(steps, style, wide_dtype(input))
-    return steps.transform(steps.roots(covariance, 0, eps, method, steps.multiply), input, None, mean)
+    mean, root = coloring(steps, style, eps, method, wide_dtype(input))
+    return steps.transform(root, input, None, mean)
 
 
 def _samples(make, shape):
     n, c, *plane = few_channels(shape)
     wider = (n, c, *(size + 1 for size in plane))
     yield Sample("newton_schulz", (make(n, c, *plane), make(*wider)), CONDITIONED)
+    yield Sample("mean and root", (make(n, c, *plane), (make(n, c), make(n, c, c))))
 
 
 OPERATOR = Operator(

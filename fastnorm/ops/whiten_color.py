@@ -41,10 +41,10 @@ def reference(content, style, alpha=1.0, eps=1e-5, method="eigh"):
 
 
 def _compose(steps, content, style, alpha, eps, method):
-    (of_content, mean), (of_style, bias) = moments(steps, content), moments(steps, style, wide_dtype(content))
-    n = content.shape[0]
-    both = steps.roots(torch.cat([of_content, of_style]), n, eps, method, steps.multiply)
-    filters = steps.multiply(both[n:].expand_as(of_content), both[:n])
+    of_content, mean = moments(steps, content)
+    bias, root = coloring(steps, style, eps, method, wide_dtype(content))
+    whitening = steps.roots(of_content, content.shape[0], eps, method, steps.multiply)
+    filters = steps.multiply(root.expand_as(of_content), whitening)
     if alpha != 1:
         identity = torch.eye(content.shape[1], dtype=filters.dtype, device=filters.device)
         filters = alpha * filters + (1 - alpha) * identity
@@ -52,10 +52,22 @@ def _compose(steps, content, style, alpha, eps, method):
     return steps.transform(filters, content, mean, bias)
 
 
-def moments(steps, input, dtype=None):
+def moments(steps, input):
     """Covariance and mean of each sample; the covariance of a single position is 0."""
     gram, mean = steps.gram(input, True)
-    return (gram / max(plane_size(input) - 1, 1)).to(dtype), mean.to(dtype)
+    return gram / max(plane_size(input) - 1, 1), mean
+
+
+def color_stats(steps, input, eps, method):
+    """Mean, and root of the covariance."""
+    covariance, mean = moments(steps, input)
+    return mean, steps.roots(covariance, 0, eps, method, steps.multiply)
+
+
+def coloring(steps, style, eps, method, dtype):
+    """Those of a style, a map or the two themselves: (N or 1, C) and (N or 1, C, C)."""
+    mean, root = color_stats(steps, style, eps, method) if isinstance(style, torch.Tensor) else style
+    return torch.atleast_2d(mean).to(dtype), (root if root.dim() == 3 else root.unsqueeze(0)).to(dtype)
 
 
 def _transform(matrices, input, mean, bias):
@@ -94,6 +106,7 @@ def _samples(make, shape):
     n, c, *plane = few_channels(shape)
     style = make(1, c, *(size + 1 for size in plane))
     yield Sample("one style for all, half-way", (make(n, c, *plane), style), dict(alpha=0.6, **CONDITIONED))
+    yield Sample("mean and root", (make(n, c, *plane), (make(n, c), make(1, c, c))), CONDITIONED)
 
 
 OPERATOR = Operator(

@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 
-from fastnorm.cli import jobs, pictures
+from fastnorm import pictures
+from fastnorm.cli import jobs
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ FIRST = [next(call for call in CALLS if call.operator is operator) for operator 
 first_calls = pytest.mark.parametrize("call", FIRST, ids=str)
 # Where a call takes seconds: the first of each operator, and with `-m long` the others, and those of operators that take
 # the steps of gram_matrix or whiten_color.
-IN_TIME = [call for call in FIRST if call.operator.name not in ("covariance", "zca_whiten", "recolor")]
+IN_TIME = [call for call in FIRST if call.operator.name not in ("covariance", "zca_whiten", "color_stats", "recolor")]
 calls_in_time = pytest.mark.parametrize(
     "call", [pytest.param(call, marks=() if call in IN_TIME else pytest.mark.long) for call in CALLS], ids=str
 )
@@ -80,7 +80,7 @@ def hands_on(operator):
 
 def keeps_maps(operator):
     """Whether its gradient is that of the operators that it is made of, and takes maps that these hand on, wide."""
-    return operator.name in ("whiten_color", "zca_whiten", "recolor")
+    return operator.name in ("whiten_color", "zca_whiten", "color_stats", "recolor")
 
 
 def filters_of(call, sample):

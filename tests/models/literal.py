@@ -32,10 +32,28 @@ def conv(x, weight, stride=1, groups=1):
     return np.concatenate([np.einsum("ihwyx,oiyx->ohw", part, filters) for part, filters in parts])
 
 
+def transposed_conv(x, weight, stride, padding, output_padding=0):
+    """Each element of x adds the filter times itself, `stride` apart; `padding` is cut off. weight (in, out, k, k)."""
+    size = weight.shape[-1]
+    height, width = ((side - 1) * stride + size + output_padding for side in x.shape[1:])
+    output = np.zeros((weight.shape[1], height, width))
+    for row in range(x.shape[1]):
+        for column in range(x.shape[2]):
+            at = output[:, row * stride : row * stride + size, column * stride : column * stride + size]
+            at += np.einsum("i,ioyx->oyx", x[:, row, column], weight)
+    return output[:, padding : height - padding, padding : width - padding]
+
+
 def mirrored_conv(x, state, name, stride=1):
     """A mirror-padded convolution of the module `name`, with its bias."""
     weight = state[f"{name}.weight"]
     return conv(mirror(x, weight.shape[-1] // 2), weight, stride) + state[f"{name}.bias"][:, None, None]
+
+
+def circular_conv(x, weight):
+    """A convolution that reads the opposite side beyond a border."""
+    pad = weight.shape[-1] // 2
+    return conv(np.pad(x, ((0, 0), (pad, pad), (pad, pad)), mode="wrap"), weight)
 
 
 def max_pool(x):
@@ -45,14 +63,59 @@ def max_pool(x):
     return x.reshape(x.shape[0], x.shape[1] // 2, 2, x.shape[2] // 2, 2).max((2, 4))
 
 
+def vgg19(state, x, last):
+    """Features of one picture (3, H, W) at every layer up to `last`, by name: {"relu1_1": ...}."""
+    x = conv(x, state["encoder.preprocess.weight"]) + state["encoder.preprocess.bias"][:, None, None]
+    features = {}
+    for stage, count in enumerate((2, 2, 4, 4, 1), 1):
+        x = max_pool(x) if stage > 1 else x
+        for i in range(1, count + 1):
+            x = features[f"relu{stage}_{i}"] = relu(mirrored_conv(x, state, f"encoder.conv{stage}_{i}"))
+            if f"relu{stage}_{i}" == last:
+                return features
+
+
+def stage_back(x, state, name, convolutions):
+    """What mirrors a stage of VGG-19 and its maximum, by the name of the module."""
+    x = upsample(relu(mirrored_conv(x, state, f"{name}.0")))
+    for place in range(3, 3 + 2 * convolutions, 2):
+        x = relu(mirrored_conv(x, state, f"{name}.{place}"))
+    return x
+
+
+def centred(x):
+    """Deviations (C, H * W) from the mean, and that."""
+    planes = x.reshape(len(x), -1)
+    mean = planes.mean(1, keepdims=True)
+    return planes - mean, mean
+
+
+def covariance_power(planes, exponent, least=1e-5):
+    """Of centred planes; directions of no more variance than `least` are left out."""
+    values, vectors = np.linalg.eigh(planes @ planes.T / (planes.shape[1] - 1))
+    kept = values > least
+    return (vectors[:, kept] * values[kept] ** exponent) @ vectors[:, kept].T
+
+
 def relu(x):
     return np.maximum(x, 0)
+
+
+def leaky_relu(x, slope=0.01):
+    return np.where(x > 0, x, slope * x)
 
 
 def instance_norm(x, weight, bias, eps=1e-5):
     centred = x - x.mean((1, 2), keepdims=True)
     normed = centred / np.sqrt((centred**2).mean((1, 2), keepdims=True) + eps)
     return normed * weight[:, None, None] + bias[:, None, None]
+
+
+def running_norm(x, state, name, eps=1e-5):
+    """A batch norm in eval mode, of the module `name`."""
+    kinds = "running_mean", "running_var", "weight", "bias"
+    mean, var, weight, bias = (state[f"{name}.{kind}"][:, None, None] for kind in kinds)
+    return (x - mean) / np.sqrt(var + eps) * weight + bias
 
 
 def upsample(x):

@@ -128,21 +128,21 @@ def test_compiles_whole(dynamic):
     "content, filters, error, words",
     [
         (CONTENT[:, :5], random_filters(2), ValueError, "content: expected 6 channels, got 5"),
-        (CONTENT, random(2, 6, 3, 3, 3), TypeError, r"filters: expected \(spatial, pointwise, bias\), got Tensor"),
-        (CONTENT, random_filters(2)[:2], TypeError, r"filters: expected \(spatial, pointwise, bias\), got tuple"),
+        (CONTENT, random(2, 6, 3, 3, 3), TypeError, r"style: expected \(spatial, pointwise, bias\), got Tensor"),
+        (CONTENT, random_filters(2)[:2], TypeError, r"style: expected \(spatial, pointwise, bias\), got tuple"),
         (
             CONTENT, random_filters(3), ValueError,
-            r"filters spatial: expected shape \(2 or 1, 6, 3, 3, 3\), got \(3, 6, 3, 3, 3\)",
+            r"style spatial: expected shape \(2 or 1, 6, 3, 3, 3\), got \(3, 6, 3, 3, 3\)",
         ),
         (
             CONTENT, random_filters(2)._replace(pointwise=random(2, 8, 6, 1, 1)), ValueError,
-            r"filters pointwise: expected shape \(2 or 1, 8, 3, 1, 1\), got \(2, 8, 6, 1, 1\)",
+            r"style pointwise: expected shape \(2 or 1, 8, 3, 1, 1\), got \(2, 8, 6, 1, 1\)",
         ),
         (
             CONTENT, random_filters(2)._replace(bias=random(2, 6)), ValueError,
-            r"filters bias: expected shape \(2 or 1, 8\), got \(2, 6\)",
+            r"style bias: expected shape \(2 or 1, 8\), got \(2, 6\)",
         ),
-        (CONTENT, random_filters(2)._replace(pointwise=None), TypeError, "filters pointwise: expected a tensor, got None"),
+        (CONTENT, random_filters(2)._replace(pointwise=None), TypeError, "style pointwise: expected a tensor, got None"),
     ],
     ids=lambda value: value.split(",")[0] if isinstance(value, str) else "",
 )  # fmt: skip

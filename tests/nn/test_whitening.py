@@ -14,6 +14,9 @@ def test_modules_are_their_functions():
         assert torch.equal(WhitenColor(**settings)(content, style), functional.whiten_color(content, style, **settings))
         assert torch.equal(ZCAWhiten(**settings)(content), functional.zca_whiten(content, **settings))
         assert torch.equal(Recolor(**settings)(content, style), functional.recolor(content, style, **settings))
+        kept = functional.color_stats(style)
+        assert torch.equal(WhitenColor(**settings)(content, kept), functional.whiten_color(content, kept, **settings))
+        assert torch.equal(Recolor(**settings)(content, kept), functional.recolor(content, kept, **settings))
     found = WhitenColor(0.3, **SETTINGS)(content, style)
     assert torch.equal(found, functional.whiten_color(content, style, 0.3, **SETTINGS))
 

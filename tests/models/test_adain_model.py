@@ -14,18 +14,6 @@ def small():
     return literal.randomize(AdaIN(widths=(4, 6, 8, 10)))
 
 
-def encoder(state, x, last="conv4_1"):
-    """VGG-19's features of one picture (3, H, W)."""
-    x = literal.conv(x, state["encoder.preprocess.weight"]) + state["encoder.preprocess.bias"][:, None, None]
-    for stage, count in enumerate((2, 2, 4, 4), 1):
-        for i in range(1, count + 1):
-            if i == 1 and stage > 1:
-                x = literal.max_pool(x)
-            x = literal.relu(literal.mirrored_conv(x, state, f"encoder.conv{stage}_{i}"))
-            if f"conv{stage}_{i}" == last:
-                return x
-
-
 def decoder(state, x):
     for place, up in ((0, False), (3, True), (5, False), (7, False), (9, False), (12, True), (14, False), (17, True)):
         x = literal.upsample(x) if up else x
@@ -35,7 +23,7 @@ def decoder(state, x):
 
 def formulas(model, content, style, alpha):
     state = literal.arrays(model)
-    x, y = encoder(state, content), encoder(state, style)
+    x, y = (literal.vgg19(state, picture, "relu4_1")["relu4_1"] for picture in (content, style))
     std, mean = y.std((1, 2), ddof=1), y.mean((1, 2))
     return decoder(state, alpha * literal.instance_norm(x, std, mean) + (1 - alpha) * x)
 
