@@ -8,16 +8,16 @@ import torch
 from . import arguments, jobs, style, system
 from .errors import UserError
 
-EPILOG = """A file that exists is replaced, an input never. fastnorm stylize --style FILE takes what was stored, also in mixtures
-and regions; the system and its sizes are in the file."""
+EPILOG = """A file that exists is replaced, an input never. fastnorm stylize --style FILE takes what was stored, also in
+mixtures and regions; the system and its sizes are in the file."""
 
 
 def add_arguments(parser):
     parser.epilog = EPILOG
     add = parser.add_argument
     add("styles", nargs="+", metavar="STYLE", type=style.parse, help=style.FORMS)
-    add("-o", "--output", required=True, metavar="OUT", help=f"for one style a {style.STORED} file, for several a folder, made if "
-        "missing, in which each has the name of its painting or number")
+    add("-o", "--output", required=True, metavar="OUT", help=f"for one style a {style.STORED} file, for several a folder, "
+        "made if missing, in which each has the name of its painting or number")
     system.add_arguments(parser)
     add("--device", choices=arguments.DEVICES, default="auto", help="auto (default) is cuda where there is one")
     add("--threads", type=arguments.count, metavar="N", help="CPU threads (default: torch's choice)")

@@ -1,6 +1,7 @@
 """`fastnorm models`: the style-transfer systems, what they take and what they cost."""
 
 import dataclasses
+import functools
 import inspect
 import json
 from importlib import import_module
@@ -11,10 +12,11 @@ from ..training import RECIPES, recipe_of
 from . import table
 from .errors import UserError
 
-EPILOG = f"""Counted for the sizes of the paper, a picture and a painting of {SIDE}x{SIDE} pixels, float32, without computing
-anything: operations are multiply-adds of convolutions and products for each pixel, of the picture with its style encoded before,
-and of encoding the painting; memory is what all tensors of a call hold at most, without weights and picture, and without what
-the kernels take for themselves (7 to 9 MB where it was measured). A dash stands where it depends on the picture itself."""
+EPILOG = f"""Counted for the sizes of the paper, a picture and a painting of {SIDE}x{SIDE} pixels, float32, without
+computing anything: operations are multiply-adds of convolutions and products for each pixel, of the picture with its style
+encoded before, and of encoding the painting; memory is what all tensors of a call hold at most, without weights and picture,
+and without what the kernels take for themselves (3 to 15 MB where it was measured). A dash stands where it depends on the
+picture itself."""
 
 HEADER = ("system", "styles", "parameters", "operations", "encoding", "memory", "weights")
 # After how many columns of text numbers follow.
@@ -45,6 +47,7 @@ def run(args) -> int:
     return 0
 
 
+@functools.cache
 def facts(name: str) -> dict:
     entry = models.SYSTEMS[name]
     trained = "to be trained" if name in RECIPES else "to be given"

@@ -13,15 +13,15 @@ DEFAULTS = {"numbers": "cin", "paintings": "ghiasi"}
 
 
 def add_arguments(parser):
-    parser.add_argument("--model", metavar="NAME", help="the system, see fastnorm models (default: that of --weights; without "
-                        "those cin for numbers, ghiasi for paintings)")
+    parser.add_argument("--model", metavar="NAME", help="the system, see fastnorm models (default: that of --weights; "
+                        "without those cin for numbers, ghiasi for paintings)")
     parser.add_argument("--weights", metavar="FILE", type=Path, help="of the system, a .safetensors file (default: the "
                         "published ones, where there are any)")
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """name: in `models.SYSTEMS`; weights: None for the published ones; config: of its constructor, where the file says it."""
+    """name: in `models.SYSTEMS`; weights: None for the published ones; config: of its constructor, as the file says."""
 
     name: str
     weights: Path | None = None

@@ -44,7 +44,7 @@ _BT709 = (
 
 @dataclass(frozen=True)
 class Clip:
-    """width, height: even, as its frames are read; rate: frames a second; frames: about how many, None where it is not said."""
+    """width, height: even, as its frames are read; rate: frames a second; frames: about how many, None if it is not said."""
 
     path: Path
     width: int

@@ -81,7 +81,7 @@ def composed(maps: Iterable[Tensor], mask: Tensor) -> Tensor:
 
 
 def masks_of_levels(gray: Tensor, styles: int) -> Tensor:
-    """The masks (styles, H, W) of a picture (H, W) whose gray levels number the styles: evenly from black, the first, to white."""
+    """Masks (styles, H, W) of a picture (H, W) in 0..1 whose gray levels number the styles: evenly from black, the first."""
     number = (gray.clamp(0, 1) * (styles - 1)).round()
     return (number == torch.arange(styles, device=gray.device).view(-1, 1, 1)).to(gray.dtype)
 

@@ -372,7 +372,8 @@ def test_without_safetensors(command, photo, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
     (tmp_path / "w.safetensors").write_bytes(b"12345678{")
-    code, out, err = command("stylize", photo(), "--weights", tmp_path / "w.safetensors", "--style", 7, "-o", tmp_path / "o.png")
+    given = ["--weights", tmp_path / "w.safetensors", "--style", 7]
+    code, out, err = command("stylize", photo(), *given, "-o", tmp_path / "o.png")
     assert (code, out) == (2, "") and 'pip install "fastnorm[models]"' in err and err.count("\n") == 1
 
 

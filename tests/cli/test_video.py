@@ -16,7 +16,7 @@ WIDTH, HEIGHT, FRAMES = 17, 13, 5
 
 STAND_IN = f"""\
 #!{sys.executable}
-\"\"\"ffmpeg as far as it is asked: a header, raw frames out of numbers, raw frames into a file. FAIL says where it fails.\"\"\"
+\"\"\"ffmpeg as far as it is asked: a header, raw frames of grays, raw frames into a file. FAIL says where it fails.\"\"\"
 import os, sys
 
 arguments, fail = sys.argv[1:], os.environ.get("FAIL", "")
@@ -149,7 +149,8 @@ def test_ctrl_c(stylize, negative, clip, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "output, said", [("out.png", ".mp4, .m4v, .mov, .mkv, .webm"), ("out.avi", "'.avi'"), ("no/out.mp4", "no is not a folder")]
+    "output, said",
+    [("out.png", ".mp4, .m4v, .mov, .mkv, .webm"), ("out.avi", "'.avi'"), ("no/out.mp4", "no is not a folder")],
 )
 def test_outputs_that_are_refused(stylize, clip, tmp_path, output, said):
     code, out, err = stylize(clip, output=output)

@@ -19,7 +19,7 @@ def test_cin_by_hand():
     residual = 4 * [(6, 6, 3, 1 / 16)]
     layers = [(3, 4, 9, 1), (4, 5, 3, 1 / 4), (5, 6, 3, 1 / 16), *residual, (6, 4, 3, 1 / 4), (4, 2, 3, 1), (2, 3, 9, 1)]
     found = cost.cost("cin", **SIZES["cin"])
-    # Beside the convolutions the tables of three styles are multiplied with the weights of a mixture, which is next to nothing.
+    # Beside the convolutions the tables of three styles meet the weights of a mixture, which is next to nothing.
     assert found.operations == pytest.approx(of_convolutions(*layers), rel=1e-4)
     norms = sum(out for _, out, _, _ in layers)
     assert found.parameters == sum(i * o * k * k for i, o, k, _ in layers) + 3 * 2 * norms
