@@ -37,7 +37,7 @@ class Entry(NamedTuple):
 SYSTEMS = {
     "adaconv": Entry("adaconv", "AdaConv", "paintings", "filters predicted from the style (Chandran et al., CVPR 2021)"),
     "adain": Entry("adain", "AdaIN", "paintings", "mean and deviation of features (Huang and Belongie, ICCV 2017)"),
-    "avatar_net": Entry("avatar_net", "AvatarNet", "paintings", "patches of the style, recoloured (Sheng et al., CVPR 2018)"),
+    "avatar_net": Entry("avatar_net", "AvatarNet", "paintings", "patches of the style (Sheng et al., CVPR 2018)"),
     "cin": Entry("cin", "CIN", "numbers", "26 built-in styles and their mixtures (Dumoulin et al., ICLR 2017)", True),
     "din": Entry("din", "DIN", "paintings", "a light network, filters made from the style (Jing et al., AAAI 2020)"),
     "diversified": Entry("diversified", "Diversified", "numbers", "many styles in one network (Li et al., CVPR 2017)"),
