@@ -54,6 +54,8 @@ class StyleBank(System):
     def encode(self, style: int | Tensor) -> dict[str, Tensor]:
         """The weights, (1,) or (N,), of each bank that a style of any form takes."""
         weights = weights_of("StyleBank", style, self.styles, next(self.parameters()))
+        if type(style) is int:
+            return {str(style): weights[:, style]}
         taken = (weights != 0).any(0).nonzero().flatten().tolist()
         return {str(number): weights[:, number] for number in taken}
 
@@ -75,7 +77,8 @@ class StyleBank(System):
 
     def paint_regions(self, content: Tensor, styles: list[dict[str, Tensor]], mask: Tensor, alpha: float) -> Tensor:
         features = self.encoder(content)
-        return self.decoder(between(features, composed((self.stylized(features, style) for style in styles), mask), alpha))
+        stylized = composed((self.stylized(features, style) for style in styles), mask)
+        return self.decoder(between(features, stylized, alpha))
 
     def stylized(self, features: Tensor, style: dict[str, Tensor]) -> Tensor:
         return sum(weight.view(-1, 1, 1, 1) * self.banks[int(number)](features) for number, weight in style.items())
