@@ -11,7 +11,10 @@ from .recipe import Batch, Recipe, Settings
 __all__ = ["RECIPES", "Batch", "Recipe", "Settings", "recipe_of"]
 
 # A system's recipe is `Recipe` in the file of its name.
-RECIPES = ("adaconv", "adain", "avatar_net", "cin", "din", "ghiasi", "johnson", "style_bank", "super_resolution", "wct")
+RECIPES = (
+    "adaattn", "adaconv", "adain", "avatar_net", "cin", "din", "ghiasi", "johnson", "sanet", "style_bank",
+    "super_resolution", "wct",
+)  # fmt: skip
 
 
 def recipe_of(name: str) -> type[Recipe]:

@@ -1,6 +1,7 @@
 """Every system at sizes that take milliseconds: constructor arguments by name."""
 
 SIZES = {
+    "adaattn": dict(widths=(4, 6, 8, 10)),
     "adaconv": dict(widths=(4, 6, 8, 10), groups=(10, 4, 2, 2), style_size=64),
     "adain": dict(widths=(4, 6, 8, 10)),
     "avatar_net": dict(widths=(4, 6, 8, 10), method="newton_schulz"),
@@ -11,6 +12,7 @@ SIZES = {
         blocks=((1, 4, 1, 1), (2, 5, 2, 2), (2, 6, 1, 2)),
     ),
     "johnson": dict(widths=(4, 5, 6), residual_blocks=2),
+    "sanet": dict(widths=(4, 6, 8, 10)),
     "style_bank": dict(styles=3, widths=(4, 6)),
     "super_resolution": dict(scale=2, width=6, residual_blocks=2),
     "wct": dict(widths=(4, 5, 6), levels=(3, 2, 1), method="newton_schulz"),

@@ -22,10 +22,12 @@ LEFT = {
     "johnson": dict(steps=40, lr=1e-2, left=0.5),
     "style_bank": dict(steps=60, lr=1e-2, left=dict(style=0.5, identity=0.5)),
     "super_resolution": dict(steps=40, lr=1e-2, left=0.5),
+    "adaattn": dict(steps=50, lr=3e-3, left=0.65),
     "adaconv": dict(steps=10, lr=1e-2, left=0.6),
     "adain": dict(steps=100, lr=1e-2, left=0.65),
     "avatar_net": dict(steps=30, lr=1e-2, left=0.4),
     "din": dict(steps=25, lr=1e-2, left=0.3),
+    "sanet": dict(steps=25, lr=5e-3, left=0.5),
     "wct": dict(steps=60, lr=1e-2, left=0.4),
 }
 
