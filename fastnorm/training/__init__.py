@@ -11,7 +11,7 @@ from .recipe import Batch, Recipe, Settings
 __all__ = ["RECIPES", "Batch", "Recipe", "Settings", "recipe_of"]
 
 # A system's recipe is `Recipe` in the file of its name.
-RECIPES = ("adaconv", "adain", "avatar_net", "cin", "din", "diversified", "ghiasi", "johnson", "mgans", "style_bank", "super_resolution", "texture_networks", "wct")
+RECIPES = ("adaattn", "adaconv", "adain", "avatar_net", "cin", "din", "diversified", "ghiasi", "johnson", "mgans", "sanet", "style_bank", "super_resolution", "texture_networks", "wct")
 
 
 def recipe_of(name: str) -> type[Recipe]:
