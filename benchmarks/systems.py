@@ -32,7 +32,8 @@ def whole(name):
     def at(size):
         model = models.build(name).eval()
         kind, picture = models.SYSTEMS[name].styles, torch.rand(1, 3, size, size)
-        style = model.encode({"paintings": picture.flip(2), "numbers": 1}[kind]) if kind in ("paintings", "numbers") else None
+        styles = {"paintings": picture.flip(2), "numbers": 1}
+        style = model.encode(styles[kind]) if kind in styles else None
         return lambda: model.stylize(picture, style)
 
     return at
@@ -49,9 +50,17 @@ def adaconv_decoder(size):
     return lambda: model.decoded(features, style)
 
 
+def adaattn_attention(size):
+    model, picture = models.build("adaattn").eval(), torch.rand(1, 3, size, size)
+    features, style = (model.encoder.features(each) for each in (picture, picture.flip(2)))
+    style = model.kept(style)
+    return lambda: model.attended(features, style)
+
+
 CASES = {name: whole(name) for name in models.SYSTEMS} | {
     "adaconv decoder": adaconv_decoder,
     "adain decoder": adain_decoder,
+    "adaattn attention": adaattn_attention,
 }
 
 

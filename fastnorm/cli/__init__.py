@@ -15,7 +15,10 @@ from .._start import INTERRUPTED
 from .errors import UserError, complain
 
 COMMANDS = {
-    "stylize": "paint pictures in another style",
+    "stylize": "paint pictures or videos in another style",
+    "encode": "store what a system keeps of a style",
+    "models": "the style-transfer systems: what they take and what they cost",
+    "train": "train a system on folders of pictures",
     "explain": "what swap makes of a model, layer by layer, and what that brings",
     "info": "versions, the machine, and what runs each operator on it",
     "bench": "measure the operators against torch and published code",

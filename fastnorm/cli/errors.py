@@ -2,9 +2,9 @@
 
 import sys
 
+from .._errors import UserError
 
-class UserError(Exception):
-    """Ends the command with its message on one line of stderr and exit code 2."""
+__all__ = ["UserError", "complain"]
 
 
 def complain(message):

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 
-from . import pictures
-from .errors import UserError
+from .. import pictures
+from . import video
+from .errors import UserError, complain
 
-BYTES_PER_PIXEL = 417  # The peak of the hungrier network, CIN, in float32: the same from 1024x1024 to 3000x3000.
+HUNGRIEST = 10_000  # Bytes a pixel, more than any system takes.
 
 
 @dataclass(frozen=True)
@@ -20,31 +21,70 @@ class Job:
 
 
 def plan(inputs: list[Path], output: str, keep: list[Path]) -> list[Job]:
-    """One job per picture of `inputs`; raises where two would meet, or a file of `keep` be lost.
+    """One job per picture of `inputs`, or per video; raises where two would meet, or a file of `keep` be lost.
 
     `output` is a folder for several pictures, for a folder of them, and where it is one or ends in a slash.
     """
-    sources = [picture for path in inputs for picture in pictures.find(path)]
+    sources = [source for path in inputs for source in _found(path)]
+    kind = _kind(sources)
     is_folder = os.path.isdir(output) or output.endswith(("/", os.sep))
     if is_folder or len(sources) > 1 or os.path.isdir(inputs[0]):
-        _check_folder(output)
-        jobs = [Job(source, Path(output) / _name(source)) for source in sources]
+        if Path(output).suffix.lower() in kind.WRITABLE and not os.path.isdir(output):
+            raise UserError(f"-o {output}: several {_names(kind)} need a folder, this names a {_names(kind)[:-1]}")
+        check_folder(output)
+        jobs = [Job(source, Path(output) / _name(source, kind)) for source in sources]
     else:
         jobs = [Job(sources[0], Path(output))]
-        _check_parent(jobs[0].target)
-    _check_targets(jobs, keep)
+        kind.check_format(jobs[0].target)
+        check_parent(jobs[0].target)
+    check_targets(jobs, keep)
     return jobs
 
 
-def check(job: Job, longest: int | None, device: str):
+def _found(path):
+    """The pictures of a folder, or its videos where it has no pictures; or the file itself."""
+    videos = video.find(path)
+    if not videos:
+        return pictures.find(path)
+    try:
+        found = pictures.find(path)
+    except UserError:
+        return videos
+    complain(f"{path} holds pictures, which are taken, and videos, which are not: name those by themselves")
+    return found
+
+
+def _kind(sources):
+    """The module that reads and writes them."""
+    videos = [source for source in sources if video.is_one(source)]
+    if videos and len(videos) < len(sources):
+        other = next(source for source in sources if not video.is_one(source))
+        raise UserError(f"{videos[0]} is a video, {other} is not: run pictures and videos apart")
+    return video if videos else pictures
+
+
+def _names(kind):
+    return "videos" if kind is video else "pictures"
+
+
+def check(job: Job, longest: int | None, painter) -> None:
     """Raise unless the header says that the picture can be read, stylised and written at this size."""
     width, height = size = pictures.measure(job.source, longest)
     pictures.check_format(job.target, size)
-    needed, present = width * height * BYTES_PER_PIXEL, _memory(device)
-    if present is not None and needed > present:
+    check_memory(job.source, width, height, painter)
+
+
+def check_memory(source: Path, width: int, height: int, painter, samples: int = 1) -> None:
+    """Raise where stylising at this size takes more memory than there is."""
+    present = _memory(painter.device)
+    if present is None or width * height * samples * HUNGRIEST < present:
+        return  # Counting takes a moment.
+    needed = painter.memory(height, width, samples)
+    if needed is not None and needed > present:
+        smaller = "--size" if samples == 1 else "--batch or --size"
         raise UserError(
-            f"{job.source} at {width}x{height} pixels needs {needed / 1e9:.0f} GB of memory, the {device} has "
-            f"{present / 1e9:.0f}: choose a smaller --size"
+            f"{source} at {width}x{height} pixels needs {needed / 1e9:.0f} GB of memory, the {painter.device} has "
+            f"{present / 1e9:.0f}: choose a smaller {smaller}"
         )
 
 
@@ -58,14 +98,13 @@ def _memory(device):
         return None
 
 
-def _name(source):
-    """A picture's name in the output folder: its own, with .png for an ending that is not written."""
-    return source.name if source.suffix.lower() in pictures.WRITABLE else source.stem + ".png"
+def _name(source, kind):
+    """A file's name in the output folder: its own, with .png or .mp4 for an ending that is not written."""
+    return source.name if source.suffix.lower() in kind.WRITABLE else source.stem + next(iter(kind.WRITABLE))
 
 
-def _check_folder(output):
-    if Path(output).suffix.lower() in pictures.WRITABLE and not os.path.isdir(output):
-        raise UserError(f"-o {output}: several pictures need a folder, this names a picture")
+def check_folder(output):
+    """Raise unless there is a folder of that name that can be written in, or one can be made."""
     existing = Path(os.path.abspath(output))
     while not os.path.lexists(existing):
         existing = existing.parent
@@ -73,8 +112,8 @@ def _check_folder(output):
     _try_writing(existing, output)
 
 
-def _check_parent(target):
-    pictures.check_format(target)
+def check_parent(target):
+    """Raise unless a file can be made beside this one."""
     _check_is_folder(target.parent, target)
     _try_writing(target.parent, target)
 
@@ -92,7 +131,8 @@ def _try_writing(folder, output):
         raise UserError(f"-o {output} cannot be written, choose another place: {error.strerror}") from None
 
 
-def _check_targets(jobs, keep):
+def check_targets(jobs: list[Job], keep: list[Path]) -> None:
+    """Raise where two would be written to one place, or over an input or a file of `keep`."""
     kept = {os.path.realpath(path) for path in keep} | {os.path.realpath(job.source) for job in jobs}
     claimed = {}
     for job in jobs:

@@ -1,4 +1,4 @@
-"""What `--style` may say: a style's number, a mixture of numbered styles, or a painting."""
+"""What `--style` may say: a style's number, a painting, a style that was stored, or a mixture of them."""
 
 import math
 import os
@@ -6,83 +6,110 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from . import pictures
+from .. import pictures
+from ..models import files
 from .errors import UserError
 
-FORMS = "a style's number (7), a mixture (3:0.5,12:0.5) or the path of a painting"
+FORMS = (
+    "a style's number (7), the path of a painting or of what fastnorm encode wrote (style.safetensors), "
+    "or a mixture with weights (3:0.5,12:0.5 or a.jpg:0.3,b.jpg:0.7)"
+)
+STORED = ".safetensors"
 
 
 @dataclass(frozen=True)
-class Mixture:
-    """Numbered styles, with weights that sum to 1: conditional instance normalisation."""
+class Style:
+    """parts: the weights of numbers and of files, paintings or stored styles; they sum to 1."""
 
-    weights: dict[int, float]
-    system = "cin"
-    files = ()
-
-    def encode(self, model, device):
-        """The mixture as `model.stylize` takes it."""
-        mixture = torch.zeros(model.styles, device=device)
-        for number, weight in self.weights.items():
-            if not 0 <= number < model.styles:
-                raise UserError(f"--style {number}: there is no such style, choose from 0 to {model.styles - 1}")
-            mixture[number] = weight
-        return model.encode(mixture)
-
-    def describe(self):
-        return {"system": self.system, "weights": self.weights}
-
-
-@dataclass(frozen=True)
-class Painting:
-    """The style of any picture: the networks of Ghiasi et al."""
-
-    path: Path
-    system = "ghiasi"
+    parts: dict[int | Path, float]
 
     @property
-    def files(self):
-        return (self.path,)
+    def files(self) -> list[Path]:
+        return [part for part in self.parts if isinstance(part, Path)]
 
-    def encode(self, model, device):
-        """The painting as `model.stylize` takes it."""
-        pictures.measure(self.path)
-        return model.encode(pictures.read(self.path).rgb.to(device))
+    @property
+    def stored(self) -> list[Path]:
+        return [path for path in self.files if path.suffix == STORED]
 
-    def describe(self):
-        return {"system": self.system, "painting": str(self.path)}
+    @property
+    def paintings(self) -> list[Path]:
+        return [path for path in self.files if path.suffix != STORED]
+
+    @property
+    def kind(self) -> str | None:
+        """ "numbers" or "paintings", as of `models.Entry`; None where a stored style tells nothing."""
+        if self.paintings:
+            return "paintings"
+        return "numbers" if len(self.files) < len(self.parts) else None
+
+    def encode(self, model):
+        """As `model.stylize` takes it."""
+        encoded = [_encoded(part, model) for part in self.parts]
+        return encoded[0] if len(encoded) == 1 else model.mix(encoded, list(self.parts.values()))
+
+    def __str__(self) -> str:
+        return ",".join(f"{part}:{weight:g}" for part, weight in self.parts.items())
+
+    def describe(self) -> dict:
+        if len(self.parts) == 1 and self.files:
+            return {"painting" if self.paintings else "stored": str(self.files[0])}
+        return {"weights": {str(part): weight for part, weight in self.parts.items()}}
 
 
-def parse(spec: str) -> Mixture | Painting:
+def _encoded(part, model):
+    if isinstance(part, int):
+        styles = model.config["styles"]
+        if not 0 <= part < styles:
+            raise UserError(f"style {part}: there is no such style, choose from 0 to {styles - 1}")
+        return model.encode(part)
+    try:
+        if part.suffix == STORED:
+            return model.load_style(part)
+        pictures.measure(part)
+        return model.encode(model.placed(pictures.read(part).rgb))
+    except (ValueError, TypeError, files.MissingPackage) as error:
+        raise UserError(error) from None
+
+
+def parse(spec: str) -> Style:
     """The style that `spec` names; whether the model has the number shows on encoding."""
     if re.fullmatch(r"[-+]?\d+", spec):
-        return Mixture({int(spec): 1.0})
-    if re.match(r"[-+]?\d+\s*:", spec):
-        return Mixture(_weights(spec))
-    if not os.path.exists(spec):
-        raise UserError(f"--style {spec}: there is no such file; --style takes {FORMS}")
-    return Painting(Path(spec))
+        return Style({int(spec): 1.0})
+    if os.path.exists(spec):
+        return Style({Path(spec): 1.0})
+    if ":" not in spec:
+        raise UserError(f"style {spec}: there is no such file; a style is {FORMS}")
+    style = Style(_weights(spec))
+    if style.paintings and len(style.files) < len(style.parts):
+        raise UserError(f"style {spec}: numbers and paintings are of different systems, and cannot be mixed")
+    return style
 
 
 def _weights(spec):
     weights = {}
-    for part in spec.split(","):
-        number, weight = _part(part, spec)
-        weights[number] = weights.get(number, 0.0) + weight
+    # A name may hold commas and colons itself: it ends at the first colon that has a weight, or nothing, behind it.
+    for part in re.findall(r"\s*(?:.+?:[^:,]*?(?:,|$)|.+$)", spec) + [""] * spec.endswith(","):
+        name, weight = _part(part.strip().removesuffix(","), spec)
+        weights[name] = weights.get(name, 0.0) + weight
     total = sum(weights.values())
     if total == 0:
-        raise UserError(f"--style {spec}: the weights sum to 0, give one above 0")
-    return {number: weight / total for number, weight in weights.items()}
+        raise UserError(f"style {spec}: the weights sum to 0, give one above 0")
+    return {name: weight / total for name, weight in weights.items()}
 
 
 def _part(part, spec):
-    number, _, weight = part.partition(":")
+    name, _, weight = part.rpartition(":")
+    name = name.strip()
     try:
-        number, weight = int(number), float(weight)
+        weight = float(weight)
     except ValueError:
-        raise UserError(f"--style {spec}: cannot read {part!r}; --style takes {FORMS}") from None
+        name = ""
+    if not name:
+        raise UserError(f"style {spec}: cannot read {part!r}; a style is {FORMS}")
     if not (math.isfinite(weight) and weight >= 0):
-        raise UserError(f"--style {spec}: the weight {weight:g} has to be a number from 0 up")
-    return number, weight
+        raise UserError(f"style {spec}: the weight {weight:g} has to be a number from 0 up")
+    if re.fullmatch(r"[-+]?\d+", name):
+        return int(name), weight
+    if not os.path.exists(name):
+        raise UserError(f"style {spec}: cannot read {part!r}: there is no file {name}; a style is {FORMS}")
+    return Path(name), weight

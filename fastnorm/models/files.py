@@ -5,6 +5,7 @@ Nothing here runs code that a file holds: a pickle is refused, but for plain ten
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from .. import __version__
 from .._files import write_whole
 
-__all__ = ["check_finite", "load_tensors", "read", "read_public", "write"]
+__all__ = ["check_finite", "load_tensors", "read", "read_about", "read_public", "write"]
 
 INSTALL = 'pip install "fastnorm[models]"'
 
@@ -46,18 +47,32 @@ def write(path, tensors: dict[str, Tensor], kind: str, system: str, config: dict
 
 def read(path) -> tuple[dict[str, Tensor], dict]:
     """The tensors of a safetensors file, and what it says about itself: kind, system and config, where it is ours."""
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, _about(file)
+
+
+def read_about(path) -> dict:
+    """What a safetensors file says about itself, as `read` gives it, without its tensors."""
+    with _opened(path) as file:
+        return _about(file)
+
+
+@contextlib.contextmanager
+def _opened(path):
     path = _existing(path)
     safetensors = _safetensors()
     if _is_pickle(path):
         raise ValueError(f"{path} is a pickle, which may run code: expected a .safetensors file")
     try:
         with safetensors.safe_open(path, "pt") as file:
-            about = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        about["config"] = json.loads(about.get("config", "{}"))
+            yield file
     except (safetensors.SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not a whole safetensors file, get it again: {error}") from None
-    return tensors, about
+
+
+def _about(file) -> dict:
+    about = dict(file.metadata() or {})
+    return about | {"config": json.loads(about.get("config", "{}"))}
 
 
 def read_public(path) -> dict[str, Tensor]:
@@ -69,7 +84,8 @@ def read_public(path) -> dict[str, Tensor]:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds on damaged files, and prints advice that is not for here.
         words = "is refused, as damaged or as holding more than tensors, which may run code"
-        raise ValueError(f"{path} {words}: {str(error).splitlines()[0]}") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path} {words}: {reason}") from None
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise ValueError(f"{path}: expected a state_dict, tensors by name, got {type(tensors).__name__}")
     return dict(tensors)

@@ -80,6 +80,27 @@ def composed(maps: Iterable[Tensor], mask: Tensor) -> Tensor:
     return sum(adaptive_avg_pool2d(mask[:, s : s + 1], map.shape[2:]) * map for s, map in enumerate(maps))
 
 
+def masks_of_levels(gray: Tensor, styles: int) -> Tensor:
+    """Masks (styles, H, W) of a picture (H, W) in 0..1 whose gray levels number the styles: evenly from black, the first."""
+    number = (gray.clamp(0, 1) * (styles - 1)).round()
+    return (number == torch.arange(styles, device=gray.device).view(-1, 1, 1)).to(gray.dtype)
+
+
+def masks_that_sum_to_1(masks: Tensor) -> Tensor:
+    """Masks (S, H, W) from 0 up, divided by their sum; raises ValueError where all are 0."""
+    total = masks.sum(0)
+    if empty := int((total == 0).sum()):
+        raise ValueError(f"masks: expected a style at every pixel, got {empty} of {total.numel()} at which all are 0")
+    return masks / total
+
+
+def resize_masks(masks: Tensor, height: int, width: int) -> Tensor:
+    """Masks (S, H, W) of another size, blended at the edges: what sums to 1 still does."""
+    if masks.shape[1:] == (height, width):
+        return masks
+    return interpolate(masks[None], (height, width), mode="bilinear", antialias=True)[0]
+
+
 def keep_colors(content: Tensor, stylized: Tensor) -> Tensor:
     """The luma of `stylized` with the chroma of `content`, both (N, 3, H, W) RGB; ITU-R BT.601, as in JPEG.
 

@@ -57,6 +57,8 @@ class StyleBank(System):
     def encode(self, style: int | Tensor) -> dict[str, Tensor]:
         """The weights, (1,) or (N,), of each bank that a style of any form takes."""
         weights = weights_of("StyleBank", style, self.styles, next(self.parameters()))
+        if type(style) is int:
+            return {str(style): weights[:, style]}
         taken = (weights != 0).any(0).nonzero().flatten().tolist()
         if not taken:
             raise ValueError(f"StyleBank: style: expected a weight other than 0, got {weights.tolist()}")

@@ -50,7 +50,3 @@ class Recipe(recipe.Recipe):
             content = self.vgg.features(batch.content)
         features = self.vgg.features(self.model.stylize(batch.content, batch.index))
         return dict(content=self.content(features, content), style=self.style(features, self.goals(batch.index)))
-
-    @torch.no_grad()
-    def sample(self, batch: Batch) -> Tensor:
-        return self.model.stylize(batch.content, batch.index)

@@ -68,6 +68,11 @@ class Recipe(nn.Module):
     def forward(self, phase: str, batch: Batch) -> dict[str, Tensor]:
         raise NotImplementedError
 
+    @staticmethod
+    def chosen(step: int, samples: int, styles: int) -> list[int] | None:
+        """The numbers of the styles of a step's batch, where they have numbers; None where they are drawn from all."""
+        return None
+
     def trained(self, phase: str) -> list[nn.Parameter]:
         """The parameters that a phase changes."""
         frozen = set() if self.vgg is None else set(self.vgg.parameters())
@@ -76,4 +81,4 @@ class Recipe(nn.Module):
     @torch.no_grad()
     def sample(self, batch: Batch) -> Tensor:
         """Pictures (N, 3, H, W) that show how far it is."""
-        return self.model.stylize(batch.content, batch.style)
+        return self.model.stylize(batch.content, batch.style if batch.index is None else batch.index)

@@ -59,7 +59,3 @@ class Recipe(recipe.Recipe):
     def trained(self, phase: str) -> list[nn.Parameter]:
         halves = [*self.model.encoder.parameters(), *self.model.decoder.parameters()]
         return halves if phase == "identity" else super().trained(phase)
-
-    @torch.no_grad()
-    def sample(self, batch: Batch) -> Tensor:
-        return self.model.stylize(batch.content, batch.index)

@@ -8,22 +8,25 @@ import torch
 from PIL import Image
 
 from fastnorm import cli, models
+from fastnorm.models.system import System
 
 
-class Negative(torch.nn.Module):
+class Negative(System):
     """A stand-in for the published systems that needs no weights: every style is the negative of the picture."""
 
-    styles = 26
-
-    def __init__(self):
+    def __init__(self, styles=26):
         super().__init__()
-        self.encoded = []
+        self.typed = torch.nn.Parameter(torch.zeros(1))
+        self.kept = []
 
     def encode(self, style):
-        self.encoded.append(style)
-        return style
+        if isinstance(style, int):
+            return {"weights": torch.eye(self.config["styles"])[style : style + 1]}
+        self.kept.append(style)
+        return {"painting": style}
 
-    def stylize(self, content, style, alpha=1.0):
+    def paint(self, content, style, alpha):
+        self.painted = style
         return torch.lerp(content, 1 - content, alpha)
 
 
@@ -33,7 +36,7 @@ def negative(monkeypatch):
     model = Negative()
     model.loaded = []
 
-    def load(name):
+    def load(name, weights=None):
         model.loaded.append(name)
         return model
 

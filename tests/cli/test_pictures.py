@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image, ImageCms, PngImagePlugin
 
-from fastnorm.cli import pictures
+from fastnorm import pictures
+from fastnorm._errors import UserError
 
 
 def rgb(path, longest=None):
@@ -175,3 +176,55 @@ def test_where_a_photo_was_taken_is_not_written(stylize, tmp_path):
     for name in ("out.png", "out.jpg", "out.webp"):
         assert stylize(tmp_path / "a.png", "--style", 7, "-o", tmp_path / name)[0] == 0
         assert b"my home" not in (tmp_path / name).read_bytes()
+
+
+# What training reads.
+
+
+def resized(pixels, size):
+    """By the same filter, all of it."""
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+
+
+def test_shorter_side(tmp_path, noise):
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    read = pictures.read(tmp_path / "a.png", shorter=5)
+    assert np.array_equal((read.rgb[0] * 255).round().permute(1, 2, 0).numpy(), resized(noise, (6, 5)))
+
+
+@pytest.mark.parametrize("across, down, left, top", [(0, 0, 0, 0), (1, 1, 5, 3), (0.49, 0.26, 2, 1), (0.999, 0, 5, 0)])
+def test_a_square_is_cut_from_the_resized_picture(tmp_path, noise, across, down, left, top):
+    pixels = np.kron(noise, np.ones((2, 2, 1), dtype=np.uint8))  # 24x20 pixels, of which 12x10 are left.
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    square = pictures.read_square(tmp_path / "a.png", 10, 7, across, down)
+    assert square.dtype == torch.float32 and square.shape == (3, 7, 7)
+    wanted = resized(pixels, (12, 10))[top : top + 7, left : left + 7]
+    assert np.abs((square * 255).permute(1, 2, 0).numpy() - wanted).max() <= 1  # Roundings between the filter's two passes.
+
+
+def test_a_square_of_awkward_sizes_lies_in_the_picture(tmp_path):
+    """Corners computed in floating point never leave it."""
+    for width, height, shorter in ((8, 1111, 7), (33, 97, 31), (101, 103, 64), (8, 8, 511)):
+        Image.new("RGB", (width, height), (255, 0, 0)).save(tmp_path / "a.png")
+        for share in (0, 0.5, 1):
+            square = pictures.read_square(tmp_path / "a.png", shorter, min(shorter, 7), share, share)
+            assert torch.equal(square, torch.tensor([1.0, 0, 0]).view(3, 1, 1).expand_as(square))
+
+
+def test_a_square_shows_white_where_it_is_transparent(tmp_path):
+    Image.new("RGBA", (9, 9), (255, 0, 0, 0)).save(tmp_path / "a.png")
+    assert torch.equal(pictures.read_square(tmp_path / "a.png", 9, 4, 0, 0), torch.ones(3, 4, 4))
+
+
+def test_pictures_below_a_folder(tmp_path, noise):
+    for name in ("b/2.png", "a.JPG", "b/c/1.png", ".hidden/3.png", "b/.4.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise).save(tmp_path / name)
+    (tmp_path / "b/notes.txt").write_text("no picture")
+    names = [path.relative_to(tmp_path).as_posix() for path in pictures.find_below(tmp_path)]
+    assert names == ["a.JPG", "b/2.png", "b/c/1.png"]
+    with pytest.raises(UserError, match="nowhere cannot be read"):
+        pictures.find_below(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty holds no picture"):
+        pictures.find_below(tmp_path / "empty")

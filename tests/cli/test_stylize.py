@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fastnorm.cli import progress, stylize as stylize_command
+from fastnorm.cli import progress
+from fastnorm.models.pictures import keep_colors
 from fastnorm.ops import backends
 
 
@@ -23,7 +24,7 @@ def pixels(path):
 def test_number(stylize, negative, photo, tmp_path):
     assert stylize(photo(), "--style", 7, "-o", tmp_path / "out.png")[0] == 0
     assert negative.loaded == ["cin"]
-    assert negative.encoded[0].tolist() == [float(style == 7) for style in range(26)]
+    assert negative.painted["weights"][0].tolist() == [float(style == 7) for style in range(26)]
     assert (pixels(tmp_path / "out.png") == 255 - pixels(photo())).all()
 
 
@@ -40,14 +41,14 @@ def test_number(stylize, negative, photo, tmp_path):
 def test_mixture_sums_to_1(stylize, negative, photo, tmp_path, mixture, weights):
     assert stylize(photo(), "--style", mixture, "-o", tmp_path / "out.png")[0] == 0
     assert negative.loaded == ["cin"]
-    assert negative.encoded[0].tolist() == [weights.get(style, 0.0) for style in range(26)]
+    assert negative.painted["weights"][0].tolist() == [weights.get(style, 0.0) for style in range(26)]
 
 
 def test_painting_is_encoded_once(stylize, negative, photo, tmp_path):
     painting = photo("painting.png", 20, 30)
     assert stylize(photo("a.png"), photo("b.png"), "--style", painting, "-o", tmp_path / "out")[0] == 0
     assert negative.loaded == ["ghiasi"]
-    (encoded,) = negative.encoded
+    (encoded,) = negative.kept
     assert torch.equal(encoded[0].permute(1, 2, 0), torch.from_numpy(pixels(painting)) / 255)
 
 
@@ -86,7 +87,7 @@ def test_preserved_chroma_is_jpegs():
     """Where nothing has to be clipped, Cb and Cr as Pillow computes them are the content's."""
     generator = torch.Generator().manual_seed(1)
     content, stylized = 0.3 + 0.4 * torch.rand(2, 1, 3, 32, 32, generator=generator)
-    kept = stylize_command.keep_colors(content, stylized)
+    kept = keep_colors(content, stylized)
 
     def ycc(picture):
         rgb = (picture[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()

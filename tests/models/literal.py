@@ -50,6 +50,12 @@ def mirrored_conv(x, state, name, stride=1):
     return conv(mirror(x, weight.shape[-1] // 2), weight, stride) + state[f"{name}.bias"][:, None, None]
 
 
+def circular_conv(x, weight):
+    """A convolution that reads the opposite side beyond a border."""
+    pad = weight.shape[-1] // 2
+    return conv(np.pad(x, ((0, 0), (pad, pad), (pad, pad)), mode="wrap"), weight)
+
+
 def max_pool(x):
     """2x2 maxima, of an odd last row and column, too."""
     height, width = (size % 2 for size in x.shape[1:])
@@ -95,10 +101,21 @@ def relu(x):
     return np.maximum(x, 0)
 
 
+def leaky_relu(x, slope=0.01):
+    return np.where(x > 0, x, slope * x)
+
+
 def instance_norm(x, weight, bias, eps=1e-5):
     centred = x - x.mean((1, 2), keepdims=True)
     normed = centred / np.sqrt((centred**2).mean((1, 2), keepdims=True) + eps)
     return normed * weight[:, None, None] + bias[:, None, None]
+
+
+def running_norm(x, state, name, eps=1e-5):
+    """A batch norm in eval mode, of the module `name`."""
+    kinds = "running_mean", "running_var", "weight", "bias"
+    mean, var, weight, bias = (state[f"{name}.{kind}"][:, None, None] for kind in kinds)
+    return (x - mean) / np.sqrt(var + eps) * weight + bias
 
 
 def upsample(x):
@@ -107,6 +124,40 @@ def upsample(x):
 
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
+
+
+def normalised(x, eps=1e-5):
+    """By the unbiased variance."""
+    return (x - x.mean((1, 2), keepdims=True)) / np.sqrt(x.var((1, 2), ddof=1, keepdims=True) + eps)
+
+
+def attended(query, key, value):
+    """Mean and deviation of a value's positions, weighted by the attention of a query's to those of the key."""
+    key, value = key.reshape(len(key), -1), value.reshape(len(value), -1)
+    scores = np.einsum("kp,khw->phw", key, query)
+    weights = np.exp(scores - scores.max(0))
+    weights = weights / weights.sum(0)
+    mean = np.einsum("dp,phw->dhw", value, weights)
+    squares = (value[:, :, None, None] - mean[:, None]) ** 2
+    return mean, np.sqrt(np.einsum("dphw,phw->dhw", squares, weights))
+
+
+def blended(model, content, parts, alpha, attended, decoded):
+    """A system that attends, of parts (weight, style), a weight being a number or a mask (H, W); maps are blended."""
+    state = arrays(model)
+    of_content, *of_styles = (vgg19(state, x[0].numpy(), "relu5_1") for x in (content, *(style for _, style in parts)))
+    maps = {stage: (1 - alpha) * map for stage, map in attended(model, of_content, of_content).items()}
+    for (weight, _), of_style in zip(parts, of_styles):
+        for stage, map in attended(model, of_content, of_style).items():
+            maps[stage] = maps[stage] + alpha * averages(weight, map.shape[1:]) * map
+    return decoded(model, maps)
+
+
+def averages(mask, size):
+    """A mask (H, W), of multiples of the size, averaged over squares; a number is itself."""
+    if np.ndim(mask) == 0:
+        return mask
+    return mask.reshape(size[0], mask.shape[0] // size[0], size[1], mask.shape[1] // size[1]).mean((1, 3))
 
 
 def randomize(module, seed=0):

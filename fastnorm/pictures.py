@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .._files import write_whole
-from .errors import UserError
+from ._errors import UserError
+from ._files import write_whole
 
 try:
     from PIL import Image, ImageCms, ImageOps
@@ -70,6 +70,21 @@ def find(path: Path) -> list[Path]:
     return found
 
 
+def find_below(folder: Path) -> list[Path]:
+    """The pictures of a folder and of all folders in it, but for hidden ones, sorted by name."""
+    found = []
+    for parent, folders, names in os.walk(folder, onerror=_cannot_be_listed):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [path for path in (Path(parent, name) for name in names) if _is_listed(path)]
+    if not found:
+        raise UserError(f"{folder} holds no picture: put some there, {_endings(READABLE)}")
+    return sorted(found)
+
+
+def _cannot_be_listed(error):
+    raise UserError(f"{error.filename} cannot be read: {error.strerror}") from None
+
+
 def _is_listed(path):
     return path.suffix.lower() in READABLE and not path.name.startswith(".") and os.path.isfile(path)
 
@@ -91,28 +106,48 @@ def measure(path: Path, longest: int | None = None) -> tuple[int, int]:
     return size
 
 
-def _fit(size: tuple[int, int], longest: int | None) -> tuple[int, int]:
-    """The size whose longer side is `longest`, in the same proportions; None keeps the size."""
-    if longest is None:
+def _fit(size: tuple[int, int], longest: int | None = None, shorter: int | None = None) -> tuple[int, int]:
+    """The size whose longer side is `longest`, or whose shorter side is `shorter`, in the same proportions."""
+    if longest is None and shorter is None:
         return size
-    scale = longest / max(size)
+    scale = shorter / min(size) if longest is None else longest / max(size)
     return tuple(max(1, round(side * scale)) for side in size)
 
 
-def read(path: Path, longest: int | None = None) -> Picture:
-    """The picture upright, in sRGB, resized so that its longer side is `longest`."""
+def read(path: Path, longest: int | None = None, *, shorter: int | None = None) -> Picture:
+    """The picture upright, in sRGB, resized so that its longer side is `longest`, or its shorter one `shorter`."""
     with _opened(path) as image:
         image = _to_rgb(ImageOps.exif_transpose(image))
-        size = _fit(image.size, longest)
+        size = _fit(image.size, longest, shorter)
         if size != image.size:
             image = image.resize(size, Image.Resampling.LANCZOS)
+    return Picture(_on_white(image)[None], image.getchannel("A") if image.mode == "RGBA" else None)
 
-    alpha = None
+
+def read_square(path: Path, shorter: int, side: int, across: float, down: float) -> torch.Tensor:
+    """A square of the picture, (3, side, side), cut from it where its shorter side is `shorter`.
+
+    across, down: where it lies, from 0, left and at the top, to 1.
+    """
+    with _opened(path) as image:
+        if min(image.size) < SMALLEST:
+            size = "{}x{}".format(*image.size)
+            raise UserError(f"{path} is {size} pixels: the smallest that works is {SMALLEST}x{SMALLEST}")
+        image = _to_rgb(ImageOps.exif_transpose(image))
+        scale = min(image.size) / shorter
+        # Corners on whole pixels of the resized picture, of which nothing but the square is computed.
+        rooms = (int(length / scale + 1e-6) - side for length in image.size)
+        left, top = (min(int(share * (room + 1)), room) for share, room in zip((across, down), rooms))
+        edges = (min((start + side) * scale, length) for start, length in zip((left, top), image.size))
+        image = image.resize((side, side), Image.Resampling.LANCZOS, box=(left * scale, top * scale, *edges))
+    return _on_white(image)
+
+
+def _on_white(image):
+    """(3, H, W), float32 in 0..1."""
     if image.mode == "RGBA":
-        alpha = image.getchannel("A")
-        image = Image.alpha_composite(Image.new("RGBA", size, "white"), image).convert("RGB")
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-    return Picture(pixels.contiguous().float() / 255, alpha)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float() / 255
 
 
 @contextlib.contextmanager

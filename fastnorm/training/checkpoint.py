@@ -1,0 +1,74 @@
+"""Where a training stands, as one file: weights, averages, optimisers, step and settings; nothing in it can run.
+
+There are no states of random generators, for each step draws from its own number.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from pathlib import Path
+
+import torch
+
+from .._errors import UserError
+from .._files import write_whole
+
+KEPT = 3  # The newest; older ones make room.
+
+
+def path_in(folder: Path, step: int) -> Path:
+    return folder / f"{step:06d}.pt"
+
+
+def newest(folder: Path) -> Path | None:
+    """The one of the most steps, where there is one."""
+    return max(_all(folder), key=_step, default=None)
+
+
+def save(folder: Path, state: dict, settings: dict) -> Path:
+    """Write `Trainer.state()` with what the training was told, as a dict that JSON can hold; returns where it is."""
+    path = path_in(folder, state["step"])
+    data = io.BytesIO()
+    torch.save({"settings": json.dumps(settings), **state}, data)
+    try:
+        write_whole(path, data.getbuffer())
+        for old in sorted(_all(folder), key=_step)[:-KEPT]:
+            old.unlink()
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+    return path
+
+
+def load(path: Path, settings: dict) -> dict:
+    """The state; raises UserError for a file that is none, or one of a training that was told something else."""
+    if not path.is_file():
+        raise UserError(f"--resume {path}: there is no such file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, about pickles of kinds that are refused anyway.
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds on damaged files, and prints advice that is not for here.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        refused = "is refused, as damaged or as holding more than tensors, which may run code"
+        raise UserError(f"{path} {refused}: {reason}") from None
+    if not isinstance(state, dict) or not {"settings", "step", "recipe", "optimizers"} <= state.keys():
+        raise UserError(f"{path} is no checkpoint of fastnorm train")
+    _check_settings(path, json.loads(state.pop("settings")), json.loads(json.dumps(settings)))
+    return state
+
+
+def _check_settings(path, there, here):
+    for name in there | here:
+        if there.get(name) != here.get(name):
+            said = f"{path} is of a training with {name} {there.get(name)}, this one has {here.get(name)}"
+            raise UserError(f"{said}: go on with the same, or start anew in another folder (--init takes weights along)")
+
+
+def _all(folder):
+    return [path for path in folder.glob("*.pt") if path.stem.isdigit()]
+
+
+def _step(path):
+    return int(path.stem)

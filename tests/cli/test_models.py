@@ -1,0 +1,72 @@
+"""`fastnorm models`: every system of the registry, and the page that has the same table."""
+
+import json
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from fastnorm import models
+from fastnorm.cli.models import _short
+from fastnorm.models.cost import cost
+from fastnorm.ops import backends
+from fastnorm.training import RECIPES
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_page_is_of_this_registry():
+    """After `python docs/systems.py` it is; only memory depends on the kernels that run, and is of ours."""
+    page, written = runpy.run_path(str(DOCS / "systems.py"))["page"](), (DOCS / "models.md").read_text()
+    if backends.reference():
+        page, written = (re.sub(r"\d+ MB", "", text) for text in (page, written))
+    assert page == written
+
+
+def test_json(command):
+    code, out, err = command("models", "--json")
+    found = json.loads(out)
+    assert (code, err) == (0, "") and list(found) == list(models.SYSTEMS)
+    expected = cost("cin")
+    assert found["cin"]["styles"] == "numbers" and found["cin"]["weights"] == "published"
+    for name in ("parameters", "operations", "encoding", "memory"):
+        assert found["cin"][name] == getattr(expected, name)
+    for name, facts in found.items():
+        published, trained = models.SYSTEMS[name].published, name in RECIPES
+        assert facts["weights"] == ("published" if published else "to be trained" if trained else "to be given")
+
+
+def test_table(command):
+    code, out, err = command("models")
+    assert (code, err) == (0, "")
+    title, header, *rows = out.rstrip("\n").split("\n")
+    assert header.split() == ["system", "styles", "parameters", "operations", "encoding", "memory", "weights"]
+    assert [row.split()[0] for row in rows] == list(models.SYSTEMS)
+    assert next(row for row in rows if row.startswith("cin")).split() == [
+        "cin", "numbers", "166K", "19.4K", "0", *f"{cost('cin').memory / 1e6:.0f} MB".split(), "published",
+    ]  # fmt: skip
+
+
+def test_more_of_one(command):
+    code, out, _ = command("models", "adain")
+    assert code == 0
+    for words in ("arXiv:1703.06868", "widths = (64, 128, 256, 512)", "steps = 160000", "style_weight = 10.0"):
+        assert words in out
+    found = json.loads(command("models", "adain", "--json")[1])
+    assert found["arguments"] == {"widths": [64, 128, 256, 512], "eps": 1e-5}
+    assert (found["training"]["batch_size"], found["training"]["content_weight"]) == (8, 1.0)
+    assert "vgg" not in found["training"]
+
+
+def test_unknown(command):
+    code, out, err = command("models", "picasso")
+    assert (code, out) == (2, "")
+    assert err == f"fastnorm: there is no system 'picasso', choose from {', '.join(models.SYSTEMS)}\n"
+
+
+@pytest.mark.parametrize(
+    "number, short", [(None, "-"), (0, "0"), (999, "999"), (1492.7, "1.49K"), (482697, "483K"), (7010959, "7.01M")]
+)
+def test_short_numbers(number, short):
+    assert _short(number) == short
