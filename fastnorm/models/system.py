@@ -157,10 +157,11 @@ class System(nn.Module):
         """
         tensors, about = files.read(path)
         _check_about(cls, about, "weights", path)
-        model = cls(**{**about["config"], **sizes})
+        # Of the file's type before it is filled: float64 would be rounded on the way.
+        dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), torch.float32)
+        model = cls(**{**about["config"], **sizes}).to(dtype)
         files.load_tensors(model, tensors, path)
-        dtype = next(iter(tensors.values())).dtype
-        return model.to(dtype).eval()
+        return model.eval()
 
     def save_style(self, path, style: Style) -> None:
         """What `encode` or `mix` made, as safetensors."""
