@@ -49,7 +49,7 @@ class StyleBank(System):
         return len(self.banks)
 
     def add_style(self) -> int:
-        """The number of a new bank, of fresh weights. Trained alone, `model.banks[number]`, it leaves the others as they are."""
+        """The number of a new bank, of fresh weights. Trained alone, `model.banks[number]`, it leaves the others alone."""
         self.banks.append(bank(self.config["widths"][1]).to(next(self.parameters())))
         self.config["styles"] = len(self.banks)
         return len(self.banks) - 1
