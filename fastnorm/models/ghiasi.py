@@ -14,6 +14,7 @@ from torch.nn.functional import pad, relu6
 
 from ..functional import instance_norm
 from ..nn import Chain, Residual
+from .inception import Inception
 from .onnx_weights import find_weights, load_onnx
 from .pictures import check_picture, middle_square
 from .system import System
@@ -157,10 +158,13 @@ class Ghiasi(System):
     Args:
         embedding: length of the style vector, E.
         contract, residual_blocks, expand: the transformer's sizes, as in `CIN`.
-        stem, blocks, head: the style network's channels; a row of blocks is (expansion, channels, repeats, stride).
+        stem, blocks, head: a MobileNet's channels; a row of blocks is (expansion, channels, repeats, stride).
         style_size: side of the square at which the style network looks at a painting.
+        style_network: "mobilenet", or "inception".
+        width_multiplier: of an Inception's channels.
 
-    The paper's own style network is an Inception-v3, its transformer has contract=(32, 64, 128), expand=(64, 32).
+    The paper's own has style_network="inception", contract=(32, 64, 128), expand=(64, 32); its style network begins with
+    public weights: `model.style_network.load_public()`.
 
     A style is paintings (N or 1, 3, h, w) of any size, or style vectors: one for all samples, (E,) or (1, E), or for each,
     (N, E). `alpha` blends style vectors: 1 is the given style, 0 the content picture's own.
@@ -178,10 +182,20 @@ class Ghiasi(System):
         blocks=MOBILENET_V2,
         head: int = 1280,
         style_size: int = 256,
+        style_network: str = "mobilenet",
+        width_multiplier: float = 1.0,
     ):
         super().__init__()
         self.style_size = style_size
-        self.style_network = StyleNetwork(embedding, stem, blocks, head)
+        if style_network == "mobilenet":
+            self.style_network = StyleNetwork(embedding, stem, blocks, head)
+        elif style_network == "inception":
+            if style_size < Inception.least:
+                least = f"{Inception.least} at least, for an Inception"
+                raise ValueError(f"Ghiasi: style_size: expected {least}, got {style_size}")
+            self.style_network = Inception(embedding, width_multiplier)
+        else:
+            raise ValueError(f"Ghiasi: style_network: expected 'mobilenet' or 'inception', got {style_network!r}")
         self.transformer = TransformerNetwork(embedding, contract, residual_blocks, expand)
 
     def encode(self, style: Tensor) -> Tensor:
@@ -224,6 +238,8 @@ class Ghiasi(System):
         Raises MissingWeights without the packages, FileNotFoundError or ValueError for a wrong file.
         """
         model = cls(**sizes)
+        if not isinstance(model.style_network, StyleNetwork):
+            raise ValueError("Ghiasi: style_network: expected 'mobilenet', whose weights are published, got 'inception'")
         load_onnx(model.style_network, find_weights("arbitrary_predict.onnx", path), _name_in_predict)
         load_onnx(model.transformer, find_weights("arbitrary_transform.onnx", path), _name_in_transform)
         return model.eval()
