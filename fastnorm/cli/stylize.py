@@ -115,8 +115,12 @@ def _stylize(job, longest, painter):
     with _memory_for(job.source):
         stylized = painter(picture.rgb)
     seconds = time.perf_counter() - started
-    pictures.write(job.target, pictures.Picture(stylized, picture.alpha))
     height, width = stylized.shape[2:]
+    alpha = picture.alpha
+    if alpha is not None and alpha.size != (width, height):
+        alpha = alpha.resize((width, height))
+    pictures.check_format(job.target, (width, height))
+    pictures.write(job.target, pictures.Picture(stylized, alpha))
     return _facts(job, width, height, seconds)
 
 
@@ -124,7 +128,7 @@ def _stylize_video(job, clip, batch, painter):
     started, count = time.perf_counter(), 0
     with (
         contextlib.closing(video.frames(clip, batch)) as found,
-        video.writing(job.target, clip) as write,
+        video.writing(job.target, clip, painter.scale) as write,
         progress.bar(job.source.name, clip.frames) as advance,
         _memory_for(job.source),
     ):
@@ -136,7 +140,8 @@ def _stylize_video(job, clip, batch, painter):
             advance(len(frames))
         if not count:
             raise UserError(f"{job.source} holds no frames")
-    return _facts(job, clip.width, clip.height, time.perf_counter() - started) | {"frames": count}
+    width, height = painter.scale * clip.width, painter.scale * clip.height
+    return _facts(job, width, height, time.perf_counter() - started) | {"frames": count}
 
 
 def _facts(job, width, height, seconds):
