@@ -85,7 +85,7 @@ class Painter:
     @property
     def scale(self) -> int:
         """How much larger the result is."""
-        return self.model.scale
+        return self.model.enlarges
 
     def check_masks(self, height: int, width: int) -> None:
         """Raise unless the masks are of a picture's size, or become so by --size."""
