@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from .. import pictures
 from ..models import cost
 from ..models.pictures import keep_colors, masks_of_levels, masks_that_sum_to_1, resize_masks
-from .. import pictures
 from .errors import UserError
 from .style import Style
 from .system import Chosen
@@ -85,7 +85,7 @@ class Painter:
     @property
     def scale(self) -> int:
         """How much larger the result is."""
-        return self.model.scale
+        return self.model.enlarges
 
     def check_masks(self, height: int, width: int) -> None:
         """Raise unless the masks are of a picture's size, or become so by --size."""

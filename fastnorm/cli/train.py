@@ -133,7 +133,7 @@ def _prepare(args, settings, processes):
     recipe = _recipe(args, kind, list(styles.values()), settings, processes.device)
     trainer = Trainer(recipe, settings, processes, args.precision, args.seed, args.compile)
     numbers = len(styles) if kind == "numbers" else 0
-    batches = Batches(content, paintings, numbers, settings.batch_size, processes.rank, processes.size)
+    batches = Batches(content, paintings, numbers, settings.batch_size, processes.rank, processes.size, recipe.chosen)
     told = _told(args, trainer, batches, list(styles))
     if resumed:
         _load(trainer, resumed, told)

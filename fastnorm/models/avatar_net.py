@@ -1,6 +1,7 @@
-"""Avatar-Net: patches of the whitened style in place of the content's, recoloured; a decoder that takes the style at three scales.
+"""Avatar-Net: patches of the whitened style in place of the content's, recoloured; a decoder with AdaIN at three scales.
 
-Sheng, Lin, Shao, Wang, "Avatar-Net: Multi-scale Zero-shot Style Transfer by Feature Decoration", CVPR 2018, arXiv:1805.03857.
+Sheng, Lin, Shao, Wang, "Avatar-Net: Multi-scale Zero-shot Style Transfer by Feature Decoration", CVPR 2018,
+arXiv:1805.03857.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ class AvatarNet(System):
         features = self.encoder.features(mirror_to_multiple(style, 1, self.least))
         last = features[LAYERS[-1]]
         mean, root = color_stats(last, self.eps, self.method)
-        kept = dict(whitened0=zca_whiten(last, self.eps, self.method), mean0=mean, root0=root, weight0=mean.new_ones(len(mean)))
-        return kept | self.statistics(features)
+        whitened, weight = zca_whiten(last, self.eps, self.method), mean.new_ones(len(mean))
+        return dict(whitened0=whitened, mean0=mean, root0=root, weight0=weight) | self.statistics(features)
 
     def statistics(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """What the decoder takes of features."""

@@ -108,12 +108,14 @@ class Pictures(nn.Module):
 
     def forward(self, content: Tensor, unit: Tensor, noise: Tensor) -> Tensor:
         """noise (N or 1, 1, H / 4, W / 4), unit (N or 1, S)."""
-        features = self.encoder(content)
+        # No name holds the parts of what the decoder takes while it runs.
+        return self.decoder(beside(self.encoder(content), self.maps(unit, noise)))
+
+    def maps(self, unit: Tensor, noise: Tensor) -> Tensor:
         filters = torch.einsum("ns,osyx->noyx", unit, self.selector.weight).unsqueeze(2)
-        maps = max(len(noise), len(unit))
-        filters, noise = filters.expand(maps, -1, -1, -1, -1), noise.expand(maps, -1, -1, -1)
-        selected = self.selected(dynamic_conv2d(noise, filters, padding=1, padding_mode="circular"))
-        return self.decoder(torch.cat([features, selected.expand(len(features), -1, -1, -1)], 1))
+        samples = max(len(noise), len(unit))
+        filters, noise = filters.expand(samples, -1, -1, -1, -1), noise.expand(samples, -1, -1, -1)
+        return self.selected(dynamic_conv2d(noise, filters, padding=1, padding_mode="circular"))
 
 
 class Textures(nn.Module):

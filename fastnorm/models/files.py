@@ -84,7 +84,8 @@ def read_public(path) -> dict[str, Tensor]:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds on damaged files, and prints advice that is not for here.
         words = "is refused, as damaged or as holding more than tensors, which may run code"
-        raise ValueError(f"{path} {words}: {str(error).splitlines()[0]}") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path} {words}: {reason}") from None
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise ValueError(f"{path}: expected a state_dict, tensors by name, got {type(tensors).__name__}")
     return dict(tensors)

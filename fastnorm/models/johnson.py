@@ -72,7 +72,7 @@ class SuperResolution(System):
         super().__init__()
         if scale < 2 or scale & (scale - 1):
             raise ValueError(f"SuperResolution: scale: expected a power of 2 from 2 up, got {scale}")
-        self.scale = scale
+        self.enlarges = scale
         up = nn.UpsamplingNearest2d(scale_factor=2)
 
         def layer(in_channels, kernel_size):
@@ -93,4 +93,4 @@ class SuperResolution(System):
         sharp = self.network(content)
         if alpha == 1:
             return sharp
-        return interpolate(content, scale_factor=self.scale, mode="bicubic").lerp(sharp, alpha)
+        return interpolate(content, scale_factor=self.enlarges, mode="bicubic").lerp(sharp, alpha)

@@ -53,11 +53,11 @@ class StyleBank(System):
 
     def encode(self, style: int | Tensor) -> dict[str, Tensor]:
         """The weights, (1,) or (N,), of each bank that a style of any form takes."""
-        own = next(self.parameters())
-        # On the CPU, for which they are is a matter of Python.
-        weights = weights_of("StyleBank", style, self.styles, own.new_empty(0, device="cpu"))
+        weights = weights_of("StyleBank", style, self.styles, next(self.parameters()))
+        if type(style) is int:
+            return {str(style): weights[:, style]}
         taken = (weights != 0).any(0).nonzero().flatten().tolist()
-        return {str(number): weights[:, number].to(own.device) for number in taken}
+        return {str(number): weights[:, number] for number in taken}
 
     def encoded(self, style, samples: int) -> dict[str, Tensor]:
         style = style if isinstance(style, dict) else self.encode(style)
@@ -77,7 +77,8 @@ class StyleBank(System):
 
     def paint_regions(self, content: Tensor, styles: list[dict[str, Tensor]], mask: Tensor, alpha: float) -> Tensor:
         features = self.encoder(content)
-        return self.decoder(between(features, composed((self.stylized(features, style) for style in styles), mask), alpha))
+        stylized = composed((self.stylized(features, style) for style in styles), mask)
+        return self.decoder(between(features, stylized, alpha))
 
     def stylized(self, features: Tensor, style: dict[str, Tensor]) -> Tensor:
         return sum(weight.view(-1, 1, 1, 1) * self.banks[int(number)](features) for number, weight in style.items())

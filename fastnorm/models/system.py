@@ -33,7 +33,7 @@ class System(nn.Module):
     # What sides have to be a multiple of, and at least: others are mirrored up to that, and the result is cropped.
     multiple, least = 1, 1
     # Pixels that come out for each that goes in, along each side.
-    scale = 1
+    enlarges = 1
 
     def __new__(cls, *arguments, **sizes):
         model = super().__new__(cls)
@@ -78,7 +78,7 @@ class System(nn.Module):
         height, width = content.shape[2:]
         picture = mirror_to_multiple(content, self.multiple, self.least)
         painted = self.paint(picture, self.encoded(style, content.shape[0]), alpha)
-        return painted[..., : self.scale * height, : self.scale * width]
+        return painted[..., : self.enlarges * height, : self.enlarges * width]
 
     def forward(self, content: Tensor, style: Tensor | Style | None = None, alpha: float = 1.0) -> Tensor:
         return self.stylize(content, style, alpha)
@@ -126,9 +126,13 @@ class System(nn.Module):
 
     def mix(self, styles: list[Tensor | Style], weights) -> Style:
         """The blend of styles, S of them in any form, with S weights, which should sum to 1."""
+        if self._takes_no_style:
+            raise TypeError(f"{type(self).__name__}: mix: it takes no style")
         if not styles or len(styles) != len(weights):
             expected = f"one for each of {len(styles)} styles"
             raise ValueError(f"{type(self).__name__}: weights: expected {expected}, got {len(weights)}")
+        if self._takes_no_style:
+            self.encode(styles[0])  # Which says so.
         return self.mixed([self.encoded(style, 1) for style in styles], list(weights))
 
     def mixed(self, styles: list[Style], weights: list[float]) -> Style:

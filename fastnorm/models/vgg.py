@@ -48,8 +48,8 @@ class VGG19(nn.Module):
     """Features of pictures in 0..1: `vgg(x)` is the last of `layers`, `vgg(x, layer)` any, `vgg.features(x)` all by name.
 
     Each convolution is 3x3 with a ReLU, each stage but the first begins with a 2x2 maximum. `preprocess`, a 1x1 convolution
-    3 to 3, is what the weights expect of a picture: mean and deviation by channel, or BGR in 0..255. What lies between two
-    layers is one `Chain`.
+    3 to 3, is what the weights expect of a picture: mean and deviation by channel, or BGR in 0..255. What leads to a
+    layer is one `Chain`.
 
     Args:
         layers: in their order, of relu1_1, relu1_2, relu2_1 ... relu5_1; nothing after the last is computed or held.
@@ -99,7 +99,7 @@ class VGG19(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor, layer: str | None = None) -> Tensor:
-        """The last layer, or the one of `layers` that is named: (N, C, H / 8, W / 8) at relu4_1, of pictures (N, 3, H, W)."""
+        """The last layer, or that of `layers` which is named: (N, C, H / 8, W / 8) at relu4_1, of pictures (N, 3, H, W)."""
         if layer is not None and layer not in self.layers:
             raise ValueError(f"VGG19: layer: expected one of {', '.join(self.layers)}, got {layer}")
         return self._up_to[layer or self.layers[-1]](x)

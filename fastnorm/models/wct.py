@@ -1,4 +1,4 @@
-"""WCT: the content's features, whitened and given the covariance of the style's, at five depths of VGG-19, one after the other.
+"""WCT: the content's features, whitened and given the covariance of the style's, at five depths of VGG-19 in turn.
 
 Li, Fang, Yang, Wang, Lu, Yang, "Universal Style Transfer via Feature Transforms", NIPS 2017, arXiv:1705.08086.
 """
@@ -17,7 +17,7 @@ from .vgg import CONVOLUTIONS, VGG19
 
 
 class WCT(System):
-    """Figure 1 (c) of the paper: for each level a VGG-19 to relu5_1 ... relu1_1, the transform, and a decoder that mirrors it.
+    """Figure 1 (c) of the paper: for each level VGG-19 to relu5_1 ... relu1_1, the transform, a decoder that mirrors it.
 
     What a level paints is the next one's content. Styles are taken from their paintings, at each level. There is one VGG-19
     for all, and no training on styles: decoders learn to invert it.
@@ -26,7 +26,7 @@ class WCT(System):
         widths: channels of the encoder's five stages, the decoders' in reverse.
         levels: in the order in which they paint, of 5 (coarse) to 1 (fine).
         eps, method: how roots of covariances are taken, as in `functional.whiten_color`. Only "newton_schulz" has an ONNX
-            form; decoders and styles serve both.
+            form; the same weights serve both.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class WCT(System):
         self.decoders = nn.ModuleDict({str(level): decoder(widths[:level]) for level in levels})
 
     def encode(self, style: Tensor) -> dict[str, Tensor]:
-        """Of paintings (N, 3, h, w), at each level: mean of the features, (N, C), and root of their covariance, (N, C, C)."""
+        """Of paintings (N, 3, h, w), at each level: the features' mean (N, C), the root of their covariance (N, C, C)."""
         self.check_content(style, "style")
         features = self.encoder.features(mirror_to_multiple(style, 1, self.least))
         kept = {}

@@ -20,6 +20,15 @@ def as_batches(module: nn.Module, **maps: tuple[Tensor, int]) -> list[Tensor]:
     return batches
 
 
+def for_each(module: nn.Module, content: Tensor, **maps: tuple[Tensor, int]) -> list[Tensor]:
+    """What was kept of a style, as `as_batches` takes it, of N or one for all: a row for each sample of the content."""
+    batches = as_batches(module, **maps)
+    (first, *_), rows, n = maps, batches[0].shape[0], content.shape[0]
+    if rows not in (1, n):
+        raise ValueError(f"{type(module).__name__}: {first}: expected as many samples as of content, {n}, or 1, got {rows}")
+    return [batch.expand(n, -1, -1, -1) for batch in batches]
+
+
 def mean_variance_norm(module: nn.Module, map: Tensor, argument: str) -> Tensor:
     """Instance normalisation by the unbiased variance."""
     if plane_size(map) == 1:

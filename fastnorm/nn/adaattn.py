@@ -2,7 +2,7 @@ from torch import Tensor, nn
 
 from .. import functional
 from .._checks import check_number, check_sizes
-from ._attention import as_batches, mean_variance_norm
+from ._attention import as_batches, for_each, mean_variance_norm
 
 
 class AdaAttN(nn.Module):
@@ -12,7 +12,8 @@ class AdaAttN(nn.Module):
         output = std * (content - its mean) / sqrt(its unbiased variance + eps) + mean
 
     `f`, `g` and `h` are 1x1 convolutions, as in the authors' code, whose checkpoints it loads. Every key counts, however
-    many: where that code draws `max_sample` of them at random, here nothing is drawn.
+    many: where that code draws `max_sample` of them at random, here nothing is drawn. For a style with many contents,
+    `attend` takes what `encode` made of it once.
 
     Args:
         in_planes: channels of content and style.
@@ -62,12 +63,30 @@ class AdaAttN(nn.Module):
         )
         self._check_positions("content", content, content_key)
         self._check_positions("style", style, style_key)
-        normed = mean_variance_norm(self, content, "content")
-        mean, std = functional.attention_stats(
-            self.f(content_key), self.g(style_key), self.h(style), min_var=self.min_var
-        )
-        output = std * normed + mean
+        output = self._attend(content, content_key, self.g(style_key), self.h(style))
         return output.squeeze(0) if unbatched else output
+
+    def encode(self, style: Tensor, style_key: Tensor) -> tuple[Tensor, Tensor]:
+        """What `attend` needs of a style (N, C, h, w) and its key (N, K, h, w): keys and values, of these shapes."""
+        style, style_key = as_batches(self, style=(style, self.in_planes), style_key=(style_key, self.key_planes))
+        self._check_positions("style", style, style_key)
+        return self.g(style_key), self.h(style)
+
+    def attend(self, content: Tensor, content_key: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """`forward` of content and content_key, as there, and what `encode` made of a style: of N, or of one for all."""
+        unbatched = isinstance(content, Tensor) and content.dim() == 3
+        content, content_key = as_batches(
+            self, content=(content, self.in_planes), content_key=(content_key, self.key_planes)
+        )
+        self._check_positions("content", content, content_key)
+        key, value = for_each(self, content, key=(key, self.key_planes), value=(value, self.in_planes))
+        output = self._attend(content, content_key, key, value)
+        return output.squeeze(0) if unbatched else output
+
+    def _attend(self, content, content_key, key, value):
+        normed = mean_variance_norm(self, content, "content")
+        mean, std = functional.attention_stats(self.f(content_key), key, value, min_var=self.min_var)
+        return std * normed + mean
 
     def _check_positions(self, argument, map, key):
         if key.shape[2:] != map.shape[2:]:

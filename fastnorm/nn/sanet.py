@@ -2,7 +2,7 @@ from torch import Tensor, nn
 
 from .. import functional
 from .._checks import check_sizes
-from ._attention import as_batches, mean_variance_norm
+from ._attention import as_batches, for_each, mean_variance_norm
 
 
 class SANet(nn.Module):
@@ -11,7 +11,7 @@ class SANet(nn.Module):
         output = out_conv(mean of h(style), weighted by the attention of f(norm(content)) to g(norm(style))) + content
 
     norm is instance normalisation by the unbiased variance. `f`, `g`, `h` and `out_conv` are 1x1 convolutions, as in the
-    authors' code, whose checkpoints it loads.
+    authors' code, whose checkpoints it loads. For a style with many contents, `attend` takes what `encode` made of it once.
 
     Args:
         in_planes: channels of content and style.
@@ -32,11 +32,28 @@ class SANet(nn.Module):
         """
         unbatched = isinstance(content, Tensor) and content.dim() == 3
         content, style = as_batches(self, content=(content, self.in_planes), style=(style, self.in_planes))
-        query = self.f(mean_variance_norm(self, content, "content"))
-        key = self.g(mean_variance_norm(self, style, "style"))
-        attended = functional.attention_stats(query, key, self.h(style), return_std=False)
-        output = self.out_conv(attended) + content
+        output = self._attend(content, *self._encode(style))
         return output.squeeze(0) if unbatched else output
+
+    def encode(self, style: Tensor) -> tuple[Tensor, Tensor]:
+        """What `attend` needs of a style (N, C, h, w): keys and values, each (N, C, h, w)."""
+        return self._encode(*as_batches(self, style=(style, self.in_planes)))
+
+    def attend(self, content: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """`forward` of a content, as there, and what `encode` made of a style: of N, or of one for all."""
+        unbatched = isinstance(content, Tensor) and content.dim() == 3
+        (content,) = as_batches(self, content=(content, self.in_planes))
+        key, value = for_each(self, content, key=(key, self.in_planes), value=(value, self.in_planes))
+        output = self._attend(content, key, value)
+        return output.squeeze(0) if unbatched else output
+
+    def _encode(self, style):
+        return self.g(mean_variance_norm(self, style, "style")), self.h(style)
+
+    def _attend(self, content, key, value):
+        query = self.f(mean_variance_norm(self, content, "content"))
+        attended = functional.attention_stats(query, key, value, return_std=False)
+        return self.out_conv(attended) + content
 
     def extra_repr(self) -> str:
         return f"{self.in_planes}, eps={self.eps}"

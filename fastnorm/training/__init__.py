@@ -11,7 +11,11 @@ from .recipe import Batch, Recipe, Settings
 __all__ = ["RECIPES", "Batch", "Recipe", "Settings", "recipe_of"]
 
 # A system's recipe is `Recipe` in the file of its name.
-RECIPES = ("adaconv", "adain", "avatar_net", "cin", "din", "diversified", "ghiasi", "johnson", "mgans", "style_bank", "super_resolution", "texture_networks", "wct")
+RECIPES = (
+    "adaattn", "adaconv", "adain", "avatar_net", "cin", "din",
+    "diversified", "ghiasi", "johnson", "mgans", "sanet", "style_bank",
+    "super_resolution", "texture_networks", "wct",
+)  # fmt: skip
 
 
 def recipe_of(name: str) -> type[Recipe]:

@@ -7,6 +7,7 @@ processes or workers read, nor on where a training was interrupted.
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from .. import pictures
 from .._errors import UserError
-from .recipe import Batch
+from .recipe import Batch, Recipe
 
 # What is drawn by chance, each in a stream of its own.
 ORDER, SQUARE = 0, 1
@@ -78,25 +79,37 @@ class Batches(Dataset):
         styles: how many there are, for a system whose styles have numbers.
         batch_size: of all processes together.
         rank, processes: this one, of so many; each takes the same share.
+        chosen: which styles a step has, as the recipe's method of that name says.
     """
 
     def __init__(
-        self, content: Squares, style: Squares | None, styles: int, batch_size: int, rank: int = 0, processes: int = 1
+        self,
+        content: Squares,
+        style: Squares | None,
+        styles: int,
+        batch_size: int,
+        rank: int = 0,
+        processes: int = 1,
+        chosen: Callable = Recipe.chosen,
     ) -> None:
         self.content, self.style, self.styles = content, style, styles
         self.batch_size, self.rank, self.share = batch_size, rank, batch_size // processes
+        self.chosen = chosen
 
     def __getitem__(self, step: int) -> tuple[Batch, dict[Path, str]]:
         first = step * self.batch_size + self.rank * self.share
-        batch = self.batch(range(first, first + self.share))
+        chosen = self.chosen(step, self.share, self.styles) if self.styles else None
+        batch = self.batch(range(first, first + self.share), chosen)
         return batch, self.content.broken | (self.style.broken if self.style else {})
 
-    def batch(self, numbers: range) -> Batch:
-        """Of these samples."""
+    def batch(self, numbers: range, chosen: list[int] | None = None) -> Batch:
+        """Of these samples, in styles that are drawn where none are chosen."""
         content = torch.stack([self.content[n] for n in numbers])
         style = torch.stack([self.style[n] for n in numbers]) if self.style else None
-        index = [drawn(self.content.seed, STYLE, self.styles, n) for n in numbers] if self.styles else None
-        return Batch(content, style, None if index is None else torch.tensor(index))
+        if not self.styles:
+            return Batch(content, style)
+        index = chosen or [drawn(self.content.seed, STYLE, self.styles, n) for n in numbers]
+        return Batch(content, style, torch.tensor(index))
 
     def loader(self, steps: range, workers: int, pin_memory: bool = False) -> DataLoader:
         """The steps one after the other, read ahead by so many processes, or by this one."""

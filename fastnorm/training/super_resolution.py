@@ -31,7 +31,7 @@ class Recipe(recipe.Recipe):
         return dict(content=self.content(self.vgg.features(self.model.enlarge(self.smaller(batch.content))), goal))
 
     def smaller(self, picture: Tensor) -> Tensor:
-        sides = [side // self.model.scale for side in picture.shape[2:]]
+        sides = [side // self.model.enlarges for side in picture.shape[2:]]
         return interpolate(picture, sides, mode="bicubic", antialias=True).clamp(0, 1)
 
     @torch.no_grad()

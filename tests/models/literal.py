@@ -126,6 +126,40 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
+def normalised(x, eps=1e-5):
+    """By the unbiased variance."""
+    return (x - x.mean((1, 2), keepdims=True)) / np.sqrt(x.var((1, 2), ddof=1, keepdims=True) + eps)
+
+
+def attended(query, key, value):
+    """Mean and deviation of a value's positions, weighted by the attention of a query's to those of the key."""
+    key, value = key.reshape(len(key), -1), value.reshape(len(value), -1)
+    scores = np.einsum("kp,khw->phw", key, query)
+    weights = np.exp(scores - scores.max(0))
+    weights = weights / weights.sum(0)
+    mean = np.einsum("dp,phw->dhw", value, weights)
+    squares = (value[:, :, None, None] - mean[:, None]) ** 2
+    return mean, np.sqrt(np.einsum("dphw,phw->dhw", squares, weights))
+
+
+def blended(model, content, parts, alpha, attended, decoded):
+    """A system that attends, of parts (weight, style), a weight being a number or a mask (H, W); maps are blended."""
+    state = arrays(model)
+    of_content, *of_styles = (vgg19(state, x[0].numpy(), "relu5_1") for x in (content, *(style for _, style in parts)))
+    maps = {stage: (1 - alpha) * map for stage, map in attended(model, of_content, of_content).items()}
+    for (weight, _), of_style in zip(parts, of_styles):
+        for stage, map in attended(model, of_content, of_style).items():
+            maps[stage] = maps[stage] + alpha * averages(weight, map.shape[1:]) * map
+    return decoded(model, maps)
+
+
+def averages(mask, size):
+    """A mask (H, W), of multiples of the size, averaged over squares; a number is itself."""
+    if np.ndim(mask) == 0:
+        return mask
+    return mask.reshape(size[0], mask.shape[0] // size[0], size[1], mask.shape[1] // size[1]).mean((1, 3))
+
+
 def randomize(module, seed=0):
     """Every parameter random, in float64: a default of one or zero would hide a swapped or forgotten one."""
     generator = torch.Generator().manual_seed(seed)

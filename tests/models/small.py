@@ -1,6 +1,7 @@
 """Every system at sizes that take milliseconds: constructor arguments by name."""
 
 SIZES = {
+    "adaattn": dict(widths=(4, 6, 8, 10)),
     "adaconv": dict(widths=(4, 6, 8, 10), groups=(10, 4, 2, 2), style_size=64),
     "adain": dict(widths=(4, 6, 8, 10)),
     "avatar_net": dict(widths=(4, 6, 8, 10), method="newton_schulz"),
@@ -13,6 +14,7 @@ SIZES = {
     ),
     "johnson": dict(widths=(4, 5, 6), residual_blocks=2),
     "mgans": dict(encoder_widths=(4, 6, 8, 10), widths=(7, 6, 5)),
+    "sanet": dict(widths=(4, 6, 8, 10)),
     "style_bank": dict(styles=3, widths=(4, 6)),
     "super_resolution": dict(scale=2, width=6, residual_blocks=2),
     "texture_networks": dict(scales=3, channels=4),

@@ -77,7 +77,7 @@ def test_every_system_is_tested():
 def test_any_size_is_the_crop_of_its_mirrored_picture(model, size):
     content, style = content_of(1, *size), style_of(model)
     output = stylize(model, content, style)
-    height, width = (model.scale * side for side in size)
+    height, width = (model.enlarges * side for side in size)
     assert output.shape == (1, 3, height, width) and output.isfinite().all()
     mirrored = mirror_to_multiple(content, model.multiple, model.least)
     close(output, stylize(model, mirrored, style)[..., :height, :width])
@@ -317,5 +317,5 @@ def test_a_style_for_a_system_of_one(model):
     name = type(model).__name__
     with pytest.raises(TypeError, match=f"^{name}: style: expected None, for it takes no style, got Tensor$"):
         model.stylize(content_of(), content_of())
-    with pytest.raises(TypeError, match=f"^{name}: encode: it takes no style"):
+    with pytest.raises(TypeError, match=f"^{name}: mix: it takes no style"):
         model.mix([None, None], [0.5, 0.5])

@@ -69,3 +69,40 @@ def test_compiles_whole(case, dynamic):
     compiled = torch.compile(module, fullgraph=True, dynamic=dynamic, backend="aot_eager")
     for inputs in (case.maps(), case.maps(3, (4, 6), (5, 5))):
         torch.testing.assert_close(compiled(*inputs), module(*inputs))
+
+
+@every_module
+def test_a_style_that_was_encoded_once(case):
+    """For each content as many rows, or one for all; with gradients to what made it."""
+    module, maps = case.make(), case.maps()
+    contents, styles = maps[::2], maps[1::2]
+    tensors = leaves(module, maps)
+    found, expected = module.attend(*contents, *module.encode(*styles)), module(*maps)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    for actual, right in zip(*(torch.autograd.grad(output.square().sum(), tensors) for output in (found, expected))):
+        torch.testing.assert_close(actual, right, rtol=1e-9, atol=1e-9)
+
+    first = module.encode(*(map[:1] for map in styles))
+    maps[1::2] = [map[:1].expand_as(map) for map in styles]
+    torch.testing.assert_close(module.attend(*contents, *first), module(*maps), rtol=1e-12, atol=1e-12)
+    alone = module.attend(*(map[0] for map in contents), *(map[0] for map in first))
+    torch.testing.assert_close(alone, module(*maps)[0], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "replaced, words",
+    [
+        (lambda key, value: (key[:, 1:], value), r"key: expected 4 channels, got 3"),
+        (lambda key, value: (key, value[0, 0, 0]), r"value: expected 3 or 4 dimensions, got \(7,\)"),
+        (lambda key, value: (key.expand(3, *key.shape[1:]), value.expand(3, *value.shape[1:])),
+         "key: expected as many samples as of content, 2, or 1, got 3"),
+        (lambda key, value: (key, value.expand(2, *value.shape[1:])), "value: expected as many samples as of key, 1, got 2"),
+    ],
+    ids=["channels", "dimensions", "samples", "rows"],
+)  # fmt: skip
+@every_module
+def test_what_was_not_encoded_so(case, replaced, words):
+    module, maps = case.make(), case.maps()
+    kept = module.encode(*(map[:1] for map in maps[1::2]))
+    with pytest.raises(ValueError, match=f"^{case.__name__}: {words}$"):
+        module.attend(*maps[::2], *replaced(*kept))

@@ -77,6 +77,13 @@ def test_numbers_of_styles(tmp_path):
     assert Batches(content, None, 0, 4)[0][0].index is None
 
 
+def test_numbers_of_styles_that_are_chosen(tmp_path):
+    content = squares(toys.draw(tmp_path, 2))
+    chosen = lambda step, samples, styles: [step % styles] * samples
+    indices = [Batches(content, None, 3, 4, rank, 2, chosen)[step][0].index.tolist() for step in (1, 5) for rank in (0, 1)]
+    assert indices == [[1, 1], [1, 1], [2, 2], [2, 2]]
+
+
 @pytest.fixture
 def damaged(tmp_path):
     """A folder of pictures 0, 1, 2, which are good, a letter and one that is tiny."""
