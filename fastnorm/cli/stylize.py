@@ -17,9 +17,9 @@ from .painter import DTYPES, Painter
 EPILOG = """Pictures are written upright, in sRGB, without EXIF or colour profile. Transparency is kept, except in JPEG;
 what is transparent is painted as white. A file that exists is replaced, an input never. Of a folder the pictures are taken,
 or its videos where it has no pictures. Videos pass through ffmpeg, each frame is painted by itself, the sound stays;
-pictures and videos are not taken together. One --mask numbers the regions of S styles by S gray levels, evenly from black, the first,
-to white; of several, one for each style, the brightness is the style's share. Masks are of the picture's size, before --size
-or after it."""
+pictures and videos are not taken together. One --mask numbers the regions of S styles by S gray levels, evenly from black,
+the first, to white; of several, one for each style, the brightness is the style's share. Masks are of the picture's size,
+before --size or after it."""
 
 
 def add_arguments(parser):

@@ -120,7 +120,8 @@ def frames(clip: Clip, batch: int = 1) -> Iterator[np.ndarray]:
 
 @contextlib.contextmanager
 def writing(target: Path, clip: Clip, scale: int = 1) -> Iterator[Callable[[np.ndarray], None]]:
-    """Yields the function that takes frames (n, scale * H, scale * W, 3), 8 bits; the video is there in the end, with sound."""
+    """Yields the function that takes frames (n, scale * H, scale * W, 3), 8 bits; in the end the video is there, with sound.
+    """
     size = f"{scale * clip.width}x{scale * clip.height}"
     file_format, codecs = WRITABLE[target.suffix.lower()]
     pipe = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(clip.rate), "-i", "pipe:0"]

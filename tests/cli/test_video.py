@@ -91,7 +91,7 @@ def test_a_painting_is_encoded_once_for_all_frames(command, negative, clip, phot
 
 
 def test_larger_frames(stylize, negative, clip, tmp_path, monkeypatch):
-    monkeypatch.setattr(negative, "scale", 2)
+    monkeypatch.setattr(negative, "enlarges", 2)
     monkeypatch.setattr(negative, "paint", lambda content, *_: (1 - content).repeat_interleave(2, 2).repeat_interleave(2, 3))
     code, out, _ = stylize(clip)
     assert code == 0 and ": 32x24, 5 frames, " in out
