@@ -15,7 +15,7 @@ from .errors import UserError
 EPILOG = f"""Counted for the sizes of the paper, a picture and a painting of {SIDE}x{SIDE} pixels, float32, without
 computing anything: operations are multiply-adds of convolutions and products for each pixel, of the picture with its style
 encoded before, and of encoding the painting; memory is what all tensors of a call hold at most, without weights and picture,
-and without what the kernels take for themselves (3 to 15 MB where it was measured). A dash stands where it depends on the
+and without what the kernels take for themselves (3 to 33 MB where it was measured). A dash stands where it depends on the
 picture itself."""
 
 HEADER = ("system", "styles", "parameters", "operations", "encoding", "memory", "weights")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from .. import pictures
 from ..models import cost
@@ -64,7 +65,7 @@ class Painter:
 
     @torch.inference_mode()
     def __call__(self, content: Tensor) -> Tensor:
-        """content (N, 3, H, W) in 0..1, float32; the result is so, too, on the CPU."""
+        """content (N, 3, H, W) in 0..1, float32; the result is so, too, on the CPU, and `scale` times as large."""
         content = content.to(self.device)
         typed = content.to(getattr(torch, self.dtype))
         try:
@@ -75,7 +76,16 @@ class Painter:
         except (TypeError, ValueError) as error:  # In one line, in the words of the system.
             raise UserError(error) from None
         stylized = stylized.float()
-        return (keep_colors(content, stylized) if self.preserve_color else stylized).cpu()
+        if self.preserve_color:
+            if self.scale != 1:
+                content = interpolate(content, scale_factor=self.scale, mode="bicubic")
+            stylized = keep_colors(content, stylized)
+        return stylized.cpu()
+
+    @property
+    def scale(self) -> int:
+        """How much larger the result is."""
+        return self.model.enlarges
 
     def check_masks(self, height: int, width: int) -> None:
         """Raise unless the masks are of a picture's size, or become so by --size."""

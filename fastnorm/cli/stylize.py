@@ -17,9 +17,9 @@ from .painter import DTYPES, Painter
 EPILOG = """Pictures are written upright, in sRGB, without EXIF or colour profile. Transparency is kept, except in JPEG;
 what is transparent is painted as white. A file that exists is replaced, an input never. Of a folder the pictures are taken,
 or its videos where it has no pictures. Videos pass through ffmpeg, each frame is painted by itself, the sound stays;
-pictures and videos are not taken together. One --mask numbers the regions of S styles by S gray levels, evenly from black, the first,
-to white; of several, one for each style, the brightness is the style's share. Masks are of the picture's size, before --size
-or after it."""
+pictures and videos are not taken together. One --mask numbers the regions of S styles by S gray levels, evenly from black,
+the first, to white; of several, one for each style, the brightness is the style's share. Masks are of the picture's size,
+before --size or after it."""
 
 
 def add_arguments(parser):
@@ -115,8 +115,12 @@ def _stylize(job, longest, painter):
     with _memory_for(job.source):
         stylized = painter(picture.rgb)
     seconds = time.perf_counter() - started
-    pictures.write(job.target, pictures.Picture(stylized, picture.alpha))
     height, width = stylized.shape[2:]
+    alpha = picture.alpha
+    if alpha is not None and alpha.size != (width, height):
+        alpha = alpha.resize((width, height))
+    pictures.check_format(job.target, (width, height))
+    pictures.write(job.target, pictures.Picture(stylized, alpha))
     return _facts(job, width, height, seconds)
 
 
@@ -124,7 +128,7 @@ def _stylize_video(job, clip, batch, painter):
     started, count = time.perf_counter(), 0
     with (
         contextlib.closing(video.frames(clip, batch)) as found,
-        video.writing(job.target, clip) as write,
+        video.writing(job.target, clip, painter.scale) as write,
         progress.bar(job.source.name, clip.frames) as advance,
         _memory_for(job.source),
     ):
@@ -136,7 +140,8 @@ def _stylize_video(job, clip, batch, painter):
             advance(len(frames))
         if not count:
             raise UserError(f"{job.source} holds no frames")
-    return _facts(job, clip.width, clip.height, time.perf_counter() - started) | {"frames": count}
+    width, height = painter.scale * clip.width, painter.scale * clip.height
+    return _facts(job, width, height, time.perf_counter() - started) | {"frames": count}
 
 
 def _facts(job, width, height, seconds):

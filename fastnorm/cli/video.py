@@ -119,10 +119,12 @@ def frames(clip: Clip, batch: int = 1) -> Iterator[np.ndarray]:
 
 
 @contextlib.contextmanager
-def writing(target: Path, clip: Clip) -> Iterator[Callable[[np.ndarray], None]]:
-    """Yields the function that takes frames (n, H, W, 3), 8 bits; the video, with the clip's sound, is there in the end."""
+def writing(target: Path, clip: Clip, scale: int = 1) -> Iterator[Callable[[np.ndarray], None]]:
+    """Yields the function that takes frames (n, scale * H, scale * W, 3), 8 bits; in the end the video is there, with sound.
+    """
+    size = f"{scale * clip.width}x{scale * clip.height}"
     file_format, codecs = WRITABLE[target.suffix.lower()]
-    pipe = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{clip.width}x{clip.height}", "-r", str(clip.rate), "-i", "pipe:0"]
+    pipe = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(clip.rate), "-i", "pipe:0"]
     sound = ["-i", f"file:{clip.path}", "-map", "0:v:0", "-map", "1:a?", "-map_metadata", "-1"]
     color = ["-filter:v", _BT709, "-pix_fmt", "yuv420p"]
     failed = f"{target} cannot be written"

@@ -56,13 +56,13 @@ class StyleBank(System):
 
     def encode(self, style: int | Tensor) -> dict[str, Tensor]:
         """The weights, (1,) or (N,), of each bank that a style of any form takes."""
-        weights = weights_of("StyleBank", style, self.styles, next(self.parameters()))
-        if type(style) is int:
-            return {str(style): weights[:, style]}
+        own = next(self.parameters())
+        # On the CPU, for which they are is a matter of Python.
+        weights = weights_of("StyleBank", style, self.styles, own.new_empty(0, device="cpu"))
         taken = (weights != 0).any(0).nonzero().flatten().tolist()
         if not taken:
             raise ValueError(f"StyleBank: style: expected a weight other than 0, got {weights.tolist()}")
-        return {str(number): weights[:, number] for number in taken}
+        return {str(number): weights[:, number].to(own.device) for number in taken}
 
     def encoded(self, style, samples: int) -> dict[str, Tensor]:
         style = style if isinstance(style, dict) else self.encode(style)

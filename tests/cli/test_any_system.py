@@ -119,15 +119,15 @@ def test_one_style(stylize, refused, photo, tmp_path, monkeypatch):
     entry = models.Entry("one", "One", "one", "a stand-in")
 
     class One(System):
-        def __init__(self, scale: float = 0.5):
+        def __init__(self, share: float = 0.5):
             super().__init__()
-            self.scale = torch.nn.Parameter(torch.tensor([scale]))
+            self.share = torch.nn.Parameter(torch.tensor([share]))
 
         def encoded(self, style, samples):
             assert style is None
 
         def paint(self, content, style, alpha):
-            return content * self.scale
+            return content * self.share
 
     monkeypatch.setitem(models.SYSTEMS, "one", entry)
     monkeypatch.setattr(models, "_class_of", lambda function, name: One)
@@ -159,6 +159,29 @@ def test_preserve_color(stylize, adain, photo):
     plain = by_model(model, content, as_tensor(painting))
     picture, luma = as_tensor(content), torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
     assert differs(found, picture + ((plain - picture) * luma).sum(1, keepdim=True)) <= 0.51
+
+
+def test_larger_pictures(command, stylize, photo, tmp_path):
+    """Of a system that makes more pixels: colours and transparency, too."""
+    torch.manual_seed(3)
+    model = models.build("super_resolution", scale=2, width=4, residual_blocks=1).eval()
+    model.save(tmp_path / "larger.safetensors")
+    content = photo("photo.png", 20, 12, "RGBA")
+    found, report = stylize(content, "--weights", tmp_path / "larger.safetensors")
+    assert differs(found, by_model(model, content)) <= 0.51
+    assert (report["pictures"][0]["width"], report["pictures"][0]["height"]) == (40, 24)
+    kept, _ = stylize(content, "--weights", tmp_path / "larger.safetensors", "--preserve-color")
+    larger = torch.nn.functional.interpolate(as_tensor(content), scale_factor=2, mode="bicubic")
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    assert differs(kept, larger + ((by_model(model, content) - larger) * luma).sum(1, keepdim=True)) <= 0.51
+    half = Image.open(content)
+    half.putalpha(128)
+    half.save(content)
+    assert command("stylize", content, "--weights", tmp_path / "larger.safetensors", "-o", tmp_path / "half.png")[0] == 0
+    assert np.unique(np.asarray(Image.open(tmp_path / "half.png").getchannel("A"))).tolist() == [128]
+    given = ["--weights", tmp_path / "larger.safetensors", "--style", 7]
+    code, _, err = command("stylize", content, *given, "-o", tmp_path / "n.png")
+    assert code == 2 and "super_resolution has no style, and takes none" in err
 
 
 # Mixtures and stored styles.

@@ -213,7 +213,7 @@ def test_help_says_what_the_recipes_say(command, capsys):
 
 
 def test_systems(refused, monkeypatch):
-    refused(system="adin", said=["there is no system 'adin'", "one of adaconv, adain"])
+    refused(system="adin", said=["there is no system 'adin'", "one of adaattn, adaconv, adain"])
     monkeypatch.setattr(training, "RECIPES", ("adain",))
     refused(system="din", said=["din is a system, but not one that is trained", "adain"])
 

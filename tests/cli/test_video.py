@@ -90,6 +90,16 @@ def test_a_painting_is_encoded_once_for_all_frames(command, negative, clip, phot
     assert (done["frames"], done["width"], done["height"]) == (FRAMES, 16, 12)
 
 
+def test_larger_frames(stylize, negative, clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(negative, "enlarges", 2)
+    monkeypatch.setattr(negative, "paint", lambda content, *_: (1 - content).repeat_interleave(2, 2).repeat_interleave(2, 3))
+    code, out, _ = stylize(clip)
+    assert code == 0 and ": 32x24, 5 frames, " in out
+    said = (tmp_path / "programs" / "said").read_text().split("\n")
+    assert said[said.index("-s") + 1] == "32x24"
+    assert len((tmp_path / "out.mp4").read_bytes()) == FRAMES * 32 * 24 * 3
+
+
 def test_what_a_clip_is(clip):
     found = video.probe(clip)
     assert (found.width, found.height, found.rate, found.frames) == (16, 12, Fraction(10), 5)

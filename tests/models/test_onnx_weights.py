@@ -128,7 +128,7 @@ def test_no_package_that_reads_them(monkeypatch, tmp_path):
 
 
 def test_unknown_system():
-    with pytest.raises(ValueError, match="^load: name: expected one of adaconv, .*, got 'gatys'$"):
+    with pytest.raises(ValueError, match="^load: name: expected one of adaattn, .*, got 'gatys'$"):
         models.load("gatys")
 
 
