@@ -92,6 +92,8 @@ class System(nn.Module):
                 number of the style, int64.
         """
         name = type(self).__name__
+        if self._takes_no_style:
+            raise TypeError(f"{name}: stylize_regions: it takes no style")
         check_alpha(name, alpha)
         self.check_content(content)
         mask = check_mask(name, mask, len(styles), content)
@@ -131,8 +133,6 @@ class System(nn.Module):
         if not styles or len(styles) != len(weights):
             expected = f"one for each of {len(styles)} styles"
             raise ValueError(f"{type(self).__name__}: weights: expected {expected}, got {len(weights)}")
-        if self._takes_no_style:
-            self.encode(styles[0])  # Which says so.
         return self.mixed([self.encoded(style, 1) for style in styles], list(weights))
 
     def mixed(self, styles: list[Style], weights: list[float]) -> Style:

@@ -311,11 +311,13 @@ def test_pickled_models_work(model):
     close(stylize(torch.load(file, weights_only=False), content, style), stylize(model, content, style), error=0)
 
 
-def test_a_style_for_a_system_of_one(model):
-    if models.SYSTEMS[model.system()].styles != "one":
-        pytest.skip("it has many styles")
+def test_a_style_for_a_system_that_takes_none(model):
+    if style_of(model) is not None:
+        pytest.skip("it takes styles")
     name = type(model).__name__
     with pytest.raises(TypeError, match=f"^{name}: style: expected None, for it takes no style, got Tensor$"):
         model.stylize(content_of(), content_of())
     with pytest.raises(TypeError, match=f"^{name}: mix: it takes no style"):
         model.mix([None, None], [0.5, 0.5])
+    with pytest.raises(TypeError, match=f"^{name}: stylize_regions: it takes no style"):
+        model.stylize_regions(content_of(), [None, None], torch.zeros(1, 33, 41, dtype=torch.int64))
