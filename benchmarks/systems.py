@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,34 +28,46 @@ BACKENDS = {"fused": contextlib.nullcontext, "reference": backends.by_reference}
 
 
 def whole(name):
-    """A system on a picture: what is measured, made for a size."""
+    """A system on a picture: what makes the model, and of it what is measured, for any size."""
+
+    def make():
+        model, kind = models.build(name).eval(), models.SYSTEMS[name].styles
+
+        def at(size):
+            picture = torch.rand(1, 3, size, size)
+            styles = {"paintings": picture.flip(2), "numbers": 1}
+            style = model.encode(styles[kind]) if kind in styles else None
+            return lambda: model.stylize(picture, style)
+
+        return at
+
+    return make
+
+
+def features_of(size):
+    return torch.rand(1, 512, size // 8, size // 8)
+
+
+def adain_decoder():
+    decoder = models.build("adain").eval().decoder
+    return lambda size: partial(decoder, features_of(size))
+
+
+def adaconv_decoder():
+    model = models.build("adaconv").eval()
+    style = model.encode(torch.rand(1, 3, 256, 256))
+    return lambda size: partial(model.decoded, features_of(size), style)
+
+
+def adaattn_attention():
+    model = models.build("adaattn").eval()
 
     def at(size):
-        model = models.build(name).eval()
-        kind, picture = models.SYSTEMS[name].styles, torch.rand(1, 3, size, size)
-        styles = {"paintings": picture.flip(2), "numbers": 1}
-        style = model.encode(styles[kind]) if kind in styles else None
-        return lambda: model.stylize(picture, style)
+        picture = torch.rand(1, 3, size, size)
+        content, style = (model.encoder.features(each) for each in (picture, picture.flip(2)))
+        return partial(model.attended, content, model.kept(style))
 
     return at
-
-
-def adain_decoder(size):
-    decoder, features = models.build("adain").eval().decoder, torch.rand(1, 512, size // 8, size // 8)
-    return lambda: decoder(features)
-
-
-def adaconv_decoder(size):
-    model, features = models.build("adaconv").eval(), torch.rand(1, 512, size // 8, size // 8)
-    style = model.encode(torch.rand(1, 3, 256, 256))
-    return lambda: model.decoded(features, style)
-
-
-def adaattn_attention(size):
-    model, picture = models.build("adaattn").eval(), torch.rand(1, 3, size, size)
-    features, style = (model.encoder.features(each) for each in (picture, picture.flip(2)))
-    style = model.kept(style)
-    return lambda: model.attended(features, style)
 
 
 CASES = {name: whole(name) for name in models.SYSTEMS} | {
@@ -97,7 +110,7 @@ def measured(name, args) -> dict:
     fastnorm.tune_allocator()
     torch.manual_seed(0)
     with torch.inference_mode():
-        call, seconds = CASES[name](args.size), {backend: [] for backend in BACKENDS}
+        call, seconds = CASES[name]()(args.size), {backend: [] for backend in BACKENDS}
         for turn in range(args.rounds + 1):
             for backend, chosen in BACKENDS.items():
                 with chosen():
@@ -118,8 +131,9 @@ def growth_in_a_process(name, args, backend) -> int:
 def growth(name, size, backend) -> int:
     """What a call adds at most, weights and pictures not counted. A small one before loads libraries and their tables."""
     with BACKENDS[backend]():
-        CASES[name](64)()
-        call = CASES[name](size)
+        at = CASES[name]()
+        at(64)()
+        call = at(size)
         before = held()
         return peak_of_second(call) - before
 

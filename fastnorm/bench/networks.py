@@ -35,7 +35,7 @@ class NetworkCase:
     """A network on pictures (N, 3, H, W) of one type and device.
 
     `exports` is a folder where ONNX files are kept that the runtimes need; `sizes` are constructor arguments, for a
-    network with random weights instead of the published ones.
+    network with random weights instead of the published ones, whose sizes it has without.
     """
 
     name: str
@@ -54,7 +54,7 @@ class NetworkCase:
         """Flops of the plain network's convolutions and products."""
         room = room_of(self.name)
         with torch.device("meta"):
-            model = room.System(**self.sizes)
+            model = room.System(**self.sizes or room.System.published_sizes)
             return arithmetic.flops(room.plain(model, **self.sizes), torch.empty(self.shape), room.style(model))
 
     @property
@@ -158,7 +158,7 @@ def _model(system, sizes):
             return system.from_package(), True
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        model = system(**sizes)
+        model = system(**sizes or system.published_sizes)
         for parameter in model.parameters():
             if (parameter == parameter.flatten()[0]).all():  # All ones or zeros would hide one that is forgotten.
                 parameter.add_(torch.randn(parameter.shape) * 0.3)

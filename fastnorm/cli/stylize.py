@@ -11,7 +11,7 @@ import torch
 from .. import pictures, tune_allocator
 from ..ops import backends
 from . import arguments, jobs, progress, style, system, video
-from .errors import UserError, complain
+from .errors import UserError, complain, enough_memory
 from .painter import DTYPES, Painter
 
 EPILOG = """Pictures are written upright, in sRGB, without EXIF or colour profile. Transparency is kept, except in JPEG;
@@ -154,14 +154,8 @@ def _facts(job, width, height, seconds):
     }
 
 
-@contextlib.contextmanager
 def _memory_for(path):
-    try:
-        yield
-    except RuntimeError as error:  # torch has a type of its own for this on a GPU only.
-        if "allocate" not in str(error):
-            raise
-        raise UserError(f"{path} is too large for the memory here: choose a smaller --size") from None
+    return enough_memory(f"{path} is too large for the memory here: choose a smaller --size")
 
 
 def _share(text):

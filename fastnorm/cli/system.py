@@ -21,7 +21,8 @@ def add_arguments(parser):
 
 @dataclass(frozen=True)
 class Chosen:
-    """name: in `models.SYSTEMS`; weights: None for the published ones; config: of its constructor, as the file says."""
+    """name: in `models.SYSTEMS`; weights: None for the published ones; config: of its constructor, as the file says, or as
+    those are."""
 
     name: str
     weights: Path | None = None
@@ -41,7 +42,7 @@ def choose(name: str | None, weights: Path | None, styles: list[Style]) -> Chose
     about = {} if weights is None else _about(weights, name)
     name = name or about.get("system") or _by_styles(styles, weights)
     _check(name, styles)
-    return Chosen(name, weights, about.get("config", {}))
+    return Chosen(name, weights, about.get("config") or models.published_sizes(name))
 
 
 def _about(weights, name):

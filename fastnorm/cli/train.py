@@ -21,7 +21,7 @@ from ..training.output import Output
 from ..training.processes import joined
 from ..training.trainer import PRECISIONS, Trainer
 from . import arguments, jobs, progress
-from .errors import UserError, complain
+from .errors import UserError, complain, enough_memory
 
 NEWEST = ""  # What --resume without a file means.
 SAMPLES = 4  # Pictures in a row.
@@ -208,15 +208,9 @@ def _styles(path, kind, shorter):
     return good
 
 
-@contextlib.contextmanager
 def _memory_for(settings):
-    try:
-        yield
-    except RuntimeError as error:  # torch has a type of its own for this on a GPU only.
-        if "allocate" not in str(error):
-            raise
-        smaller = f"a smaller --batch-size than {settings.batch_size}, or --crop than {settings.crop}"
-        raise UserError(f"there is not enough memory: choose {smaller}") from None
+    smaller = f"a smaller --batch-size than {settings.batch_size}, or --crop than {settings.crop}"
+    return enough_memory(f"there is not enough memory: choose {smaller}")
 
 
 # The model and its recipe.

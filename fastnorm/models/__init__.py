@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["SYSTEMS", "Entry", "MissingWeights", "build", "load"]
+__all__ = ["SYSTEMS", "Entry", "MissingWeights", "build", "load", "published_sizes"]
 
 
 class MissingWeights(ModuleNotFoundError):
@@ -56,6 +56,11 @@ SYSTEMS = {
 def build(name: str, **sizes):
     """A system with random weights; sizes are the paper's unless told."""
     return _class_of("build", name)(**sizes)
+
+
+def published_sizes(name: str) -> dict:
+    """Constructor arguments of a system's published weights; none where no package carries any."""
+    return _class_of("published_sizes", name).published_sizes
 
 
 def load(name: str, weights=None, **sizes):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .pictures import composed, mirror_to_multiple
+from .pictures import between, composed, mirror_to_multiple
 from .system import System
 
 
@@ -67,7 +67,7 @@ class Attending(System):
         if alpha == 1:
             return transferred
         own = self.transferred(features, self.alone(features))
-        return [torch.lerp(*maps, alpha) for maps in zip(own, transferred)]
+        return [between(*maps, alpha) for maps in zip(own, transferred)]
 
     def mixed(self, styles: list[dict[str, Tensor]], weights: list[float]) -> dict[str, Tensor]:
         """Of mixtures, too: all their styles, side by side."""

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-import torch
 from torch import Tensor
 
 from .._checks import check_integer, check_roots
 from ..functional import color_stats, instance_stats, recolor, style_swap, zca_whiten
 from ..nn import AdaIN, Chain
 from .adain import LAYERS, conv
-from .pictures import composed, mirror_to_multiple
+from .pictures import between, composed, mirror_to_multiple
 from .system import System
 from .vgg import VGG19
 from .wct import check_exports, stage_back
@@ -99,7 +98,7 @@ class AvatarNet(System):
             patches, mean, root, weight = (style[f"{key}{number}"] for key in DECORATION)
             swapped = style_swap(whitened, patches, self.patch_size)
             found = found + recolor(swapped, (mean, root)) * weight.view(-1, 1, 1, 1).to(features.dtype)
-        return found if alpha == 1 else torch.lerp(features, found, alpha)
+        return between(features, found, alpha)
 
     def mixed(self, styles: list[dict], weights: list[float]) -> dict[str, Tensor]:
         """Side by side for the decorator, whose patches do not blend; the decoder's scales do."""

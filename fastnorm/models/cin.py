@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..nn import Chain, ConditionalInstanceNorm2d, Residual
 from .numbered import indices_or_weights, weights_of
 from .onnx_weights import find_weights, load_onnx
+from .pictures import between
 from .system import System
 
 
@@ -32,7 +33,7 @@ class ConditionalConv2d(Chain):
 
 
 class CIN(System, Chain):
-    """The network of Dumoulin et al., table 1. Sizes default to those of the published 26-style weights.
+    """The network of Dumoulin et al., table 1.
 
     It runs as a kernel a layer: `print(model.plan())`.
 
@@ -42,15 +43,14 @@ class CIN(System, Chain):
         residual_blocks: blocks of two 3x3 layers, at a quarter of the picture's size.
         expand: channels of the two 3x3 layers that follow an upsampling by 2; a 9x9 layer to RGB comes last.
 
-    The paper's own sizes are contract=(32, 64, 128), residual_blocks=5, expand=(64, 32).
-
     A style is a number for all samples, an index per sample (N,) int64, or the weights of a mixture, (S,) or (N, S) floating
     point. Weights are taken as they are; those of a blend sum to 1. `alpha` blends with the content picture itself.
     """
 
     multiple, least = 4, 8
+    published_sizes = dict(styles=26, contract=(32, 32, 32), residual_blocks=6, expand=(8, 4))
 
-    def __init__(self, styles: int = 26, contract=(32, 32, 32), residual_blocks: int = 6, expand=(8, 4)):
+    def __init__(self, styles: int = 32, contract=(32, 64, 128), residual_blocks: int = 5, expand=(64, 32)):
         first, second, width = contract
         wide, narrow = expand
         super().__init__(OrderedDict(
@@ -84,7 +84,7 @@ class CIN(System, Chain):
 
     def paint(self, content: Tensor, style: Tensor, alpha: float) -> Tensor:
         stylized = Chain.forward(self, content, style.to(content.device).expand(content.shape[0], *style.shape[1:]))
-        return stylized if alpha == 1 else content + alpha * (stylized - content)
+        return between(content, stylized, alpha)
 
     def encoded(self, style: int | Tensor, samples: int) -> Tensor:
         """Indices or weights, N of them, or 1."""
@@ -106,7 +106,7 @@ class CIN(System, Chain):
 
         Raises MissingWeights without the packages, FileNotFoundError or ValueError for a wrong file.
         """
-        model = cls(**sizes)
+        model = cls(**cls.published_sizes | sizes)
         load_onnx(model, find_weights("multistyle26.onnx", path), _name_in_file)
         return model.eval()
 

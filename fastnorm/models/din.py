@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from ..nn import Chain, DeformableDynamicInstanceNorm, DynamicFilter, DynamicInstanceNorm, Residual
-from .pictures import composed, mirror_to_multiple
+from .pictures import between, composed, mirror_to_multiple
 from .system import System
 from .vgg import VGG19
 
@@ -93,7 +92,7 @@ class DIN(System):
         for level, stage in enumerate(self.encoder):
             x = stage(x)
             # Now, not when it is added: what it is made of is let go.
-            carried.append(styled(level, x) if alpha == 1 else torch.lerp(x, styled(level, x), alpha))
+            carried.append(between(x, styled(level, x), alpha))
         x = carried.pop()
         for stage in self.decoder:
             x = stage(x)

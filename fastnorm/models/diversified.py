@@ -15,6 +15,7 @@ from ..functional import dynamic_conv2d
 from ..nn import Chain, InstanceNorm2d
 from .noise import uniform
 from .numbered import weights_of
+from .pictures import between
 from .system import System
 
 TILE = 256  # The side of a texture that the paper's generator makes: 8 doubled five times.
@@ -60,7 +61,7 @@ class Diversified(System):
         if not self.content:
             raise TypeError("Diversified: it makes textures, by synthesize: stylize is of one with content=True")
         stylized = self.generate(content, style, 1, self.seed)
-        return stylized if alpha == 1 else content + alpha * (stylized - content)
+        return between(content, stylized, alpha)
 
     def synthesize(self, style: int | Tensor, height: int, width: int, samples: int = 1, seed: int = 0) -> Tensor:
         """Textures (samples, 3, height, width), each of noise of its own, the same for the same seed.

@@ -153,37 +153,36 @@ class TransformerNetwork(Chain):
 
 
 class Ghiasi(System):
-    """Arbitrary style transfer of Ghiasi et al. Sizes default to those of the published mobile weights.
+    """Arbitrary style transfer of Ghiasi et al.
 
     Args:
         embedding: length of the style vector, E.
         contract, residual_blocks, expand: the transformer's sizes, as in `CIN`.
-        stem, blocks, head: a MobileNet's channels; a row of blocks is (expansion, channels, repeats, stride).
+        style_network: "inception", the paper's, which begins with public weights (`model.style_network.load_public()`); or
+            "mobilenet", as of the published mobile weights.
         style_size: side of the square at which the style network looks at a painting.
-        style_network: "mobilenet", or "inception".
         width_multiplier: of an Inception's channels.
-
-    The paper's own has style_network="inception", contract=(32, 64, 128), expand=(64, 32); its style network begins with
-    public weights: `model.style_network.load_public()`.
+        stem, blocks, head: a MobileNet's channels; a row of blocks is (expansion, channels, repeats, stride).
 
     A style is paintings (N or 1, 3, h, w) of any size, or style vectors: one for all samples, (E,) or (1, E), or for each,
     (N, E). `alpha` blends style vectors: 1 is the given style, 0 the content picture's own.
     """
 
     multiple, least = 4, 8
+    published_sizes = dict(style_network="mobilenet", contract=(8, 16, 32), expand=(16, 8))
 
     def __init__(
         self,
         embedding: int = 100,
-        contract=(8, 16, 32),
+        contract=(32, 64, 128),
         residual_blocks: int = 5,
-        expand=(16, 8),
+        expand=(64, 32),
+        style_network: str = "inception",
+        style_size: int = 256,
+        width_multiplier: float = 1.0,
         stem: int = 32,
         blocks=MOBILENET_V2,
         head: int = 1280,
-        style_size: int = 256,
-        style_network: str = "mobilenet",
-        width_multiplier: float = 1.0,
     ):
         super().__init__()
         self.style_size = style_size
@@ -237,7 +236,7 @@ class Ghiasi(System):
 
         Raises MissingWeights without the packages, FileNotFoundError or ValueError for a wrong file.
         """
-        model = cls(**sizes)
+        model = cls(**cls.published_sizes | sizes)
         if not isinstance(model.style_network, StyleNetwork):
             raise ValueError("Ghiasi: style_network: expected 'mobilenet', whose weights are published, got 'inception'")
         load_onnx(model.style_network, find_weights("arbitrary_predict.onnx", path), _name_in_predict)

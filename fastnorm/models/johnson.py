@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ..nn import Chain, InstanceNorm2d, Residual
+from .pictures import between
 from .system import System
 
 
@@ -40,7 +41,7 @@ class Johnson(System):
 
     def paint(self, content: Tensor, style: None, alpha: float) -> Tensor:
         stylized = self.network(content)
-        return stylized if alpha == 1 else content + alpha * (stylized - content)
+        return between(content, stylized, alpha)
 
 
 def layer(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> tuple[nn.Module, ...]:

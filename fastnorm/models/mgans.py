@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..nn import Chain
+from .pictures import between
 from .system import System
 from .vgg import VGG19
 
@@ -36,7 +37,7 @@ class MGANs(System):
 
     def paint(self, content: Tensor, style: None, alpha: float) -> Tensor:
         stylized = self.decoder(self.encoder(content))
-        return stylized if alpha == 1 else content + alpha * (stylized - content)
+        return between(content, stylized, alpha)
 
 
 def decoder(features: int, eighth: int, quarter: int, half: int) -> Chain:

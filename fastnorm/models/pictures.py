@@ -80,6 +80,11 @@ def composed(maps: Iterable[Tensor], mask: Tensor) -> Tensor:
     return sum(adaptive_avg_pool2d(mask[:, s : s + 1], map.shape[2:]) * map for s, map in enumerate(maps))
 
 
+def between(own: Tensor, styled: Tensor, alpha: float) -> Tensor:
+    """From `own` at 0 to `styled` at 1; of two types, as autocast makes them, the wider."""
+    return styled if alpha == 1 else own + alpha * (styled - own)
+
+
 def masks_of_levels(gray: Tensor, styles: int) -> Tensor:
     """Masks (styles, H, W) of a picture (H, W) in 0..1 whose gray levels number the styles: evenly from black, the first."""
     number = (gray.clamp(0, 1) * (styles - 1)).round()

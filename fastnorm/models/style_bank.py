@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..nn import Chain, InstanceNorm2d
 from .johnson import layer
 from .numbered import weights_of
-from .pictures import composed
+from .pictures import between, composed
 from .system import System
 
 
@@ -87,7 +87,7 @@ class StyleBank(System):
         """Of the encoder's features the banks', as much as the style says of each, and the rest to `alpha` as they were."""
         banks = (weight.view(-1, 1, 1, 1) * self.banks[int(number)](features) for number, weight in style.items())
         stylized = reduce(add, banks)
-        return stylized if alpha == 1 else features.lerp(stylized, alpha)
+        return between(features, stylized, alpha)
 
 
 def bank(channels: int) -> Chain:

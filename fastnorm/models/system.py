@@ -32,6 +32,8 @@ class System(nn.Module):
 
     # What sides have to be a multiple of, and at least: others are mirrored up to that, and the result is cropped.
     multiple, least = 1, 1
+    # Constructor arguments of the weights that a package carries, if there is one.
+    published_sizes: dict = {}
     # Pixels that come out for each that goes in, along each side.
     enlarges = 1
 

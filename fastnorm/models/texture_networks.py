@@ -13,6 +13,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 from .._checks import check_flag, check_integer
 from ..nn import Chain, InstanceNorm2d
 from .noise import uniform
+from .pictures import between
 from .system import System
 
 NORMS = {"instance": lambda channels: InstanceNorm2d(channels, affine=True), "batch": nn.BatchNorm2d}
@@ -74,7 +75,7 @@ class TextureNetworks(System):
         if not self.content:
             raise TypeError("TextureNetworks: it makes textures, by synthesize: stylize is of one with content=True")
         stylized = self.generate(self.beside(content, 1, self.seed))
-        return stylized if alpha == 1 else content + alpha * (stylized - content)
+        return between(content, stylized, alpha)
 
     def beside(self, content: Tensor, samples: int, seed: int) -> list[Tensor]:
         """The content and noise of so many samples, or one for all, at each scale, the coarsest first."""

@@ -9,6 +9,7 @@ from ..losses import ContentLoss, DiversityLoss, GramLoss
 from ..models.diversified import Diversified
 from ..models.pictures import mirror_to_multiple
 from . import recipe
+from .goals import StyleGoals
 from .recipe import Batch, Settings
 
 STYLE = "relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"
@@ -36,9 +37,8 @@ class Recipe(recipe.Recipe):
         diversity_weight: float = 1.0,
     ) -> None:
         super().__init__(model, vgg)
-        for number, picture in enumerate(styles):
-            self.register_buffer(f"style{number}", picture, persistent=False)
         self.style = GramLoss(dict.fromkeys(STYLE, style_weight), centered=True)
+        self.goals = StyleGoals(self.style, vgg, styles)
         self.content = ContentLoss({CONTENT: content_weight})
         self.diversity = DiversityLoss({CONTENT: diversity_weight})
 
@@ -50,16 +50,19 @@ class Recipe(recipe.Recipe):
     def forward(self, phase: str, batch: Batch) -> dict[str, Tensor]:
         picture, goal = self._picture(batch)
         output = self.vgg.features(picture)
-        losses = dict(style=0.0) | (dict(diversity=0.0) if goal is None else dict(content=self.content(output, goal)))
-        for number in batch.index.unique().tolist():
-            rows = batch.index == number
-            share, own = rows.sum() / len(rows), {layer: map[rows] for layer, map in output.items()}
-            with torch.no_grad():
-                style = self.style.prepare(self.vgg.features(self.get_buffer(f"style{number}")))
-            losses["style"] += share * self.style(own, style)
-            if goal is None and rows.sum() > 1:
-                losses["diversity"] += share * self.diversity(own)
-        return losses
+        losses = dict(style=self.style(output, self.goals(batch.index)))
+        if goal is not None:
+            return losses | dict(content=self.content(output, goal))
+        return losses | dict(diversity=self._diversity(output, batch.index))
+
+    def _diversity(self, output: dict[str, Tensor], index: Tensor) -> Tensor:
+        """Of samples of one style, each style as much as it has samples."""
+        parts = [index == number for number in index.unique()]
+        return sum(
+            (rows.sum() / len(rows) * self.diversity({layer: map[rows] for layer, map in output.items()})
+            for rows in parts if rows.sum() > 1),
+            start=output[CONTENT].new_zeros(()),
+        )  # fmt: skip
 
     def _picture(self, batch: Batch):
         """What the network makes on new noise, and the goal of its content."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..losses import Goal, GramLoss
 from ..models.vgg import VGG19
 
 
-class StyleGoals(nn.Module):
-    """The Gram matrices of a set of styles, computed once, when they are first asked for: by then all is on its device.
+class StyleGoals:
+    """The Gram matrices of a set of styles, each computed when it is first asked for: by then all is on its device.
 
     Args:
         loss: what compares with them.
@@ -21,21 +21,19 @@ class StyleGoals(nn.Module):
     """
 
     def __init__(self, loss: GramLoss, vgg: VGG19, styles: Sequence[Tensor]) -> None:
-        super().__init__()
         if not styles:
             raise ValueError("a system that learns fixed styles: expected a picture of each, got none")
         self.loss, self.vgg, self.styles = loss, vgg, list(styles)
-        self._goals = None
+        self._goals: dict[int, Goal] = {}
 
-    def forward(self, index: Tensor | None = None) -> Goal:
+    def __call__(self, index: Tensor | None = None) -> Goal:
         """Of each sample's style, (N,); None for the only style there is."""
-        if self._goals is None:
-            self._goals = [self._goal(style.to(self.vgg.preprocess.weight)) for style in self.styles]
-        if index is None:
-            return self._goals[0]
-        matrices = {layer: torch.cat([goal[layer] for goal in self._goals])[index] for layer in self._goals[0]}
-        return Goal(matrices, self._goals[0].of)
+        goals = [self._goal(number) for number in ([0] if index is None else index.tolist())]
+        return Goal({layer: torch.cat([goal[layer] for goal in goals]) for layer in goals[0]}, goals[0].of)
 
     @torch.no_grad()
-    def _goal(self, style: Tensor) -> Goal:
-        return self.loss.prepare(self.vgg.features(style))
+    def _goal(self, number: int) -> Goal:
+        if number not in self._goals:
+            style = self.styles[number].to(self.vgg.preprocess.weight)
+            self._goals[number] = self.loss.prepare(self.vgg.features(style))
+        return self._goals[number]

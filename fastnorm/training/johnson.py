@@ -41,12 +41,12 @@ class Recipe(recipe.Recipe):
         self.goals = StyleGoals(self.style, vgg, styles)
 
     def forward(self, phase: str, batch: Batch) -> dict[str, Tensor]:
-        output = self.model.stylize(batch.content)
+        output = self.model.stylize(batch.content, batch.index)
         with torch.no_grad():
             content = self.vgg.features(batch.content)
         features = self.vgg.features(output)
         return dict(
             content=self.content(features, content),
-            style=self.style(features, self.goals()),
+            style=self.style(features, self.goals(batch.index)),
             variation=self.variation(output),
         )

@@ -34,7 +34,7 @@ class Recipe(recipe.Recipe):
     ) -> None:
         super().__init__(model, model.encoder)
         self.discriminator = discriminator(model.encoder.widths[2])
-        self.register_buffer("picture", styles[0], persistent=False)
+        self.picture, self._real = styles[0], None
         self.style_weight = style_weight
         self.content = ContentLoss({LAYERS[1]: content_weight})
         self.variation = TotalVariationLoss(variation_weight)
@@ -46,7 +46,7 @@ class Recipe(recipe.Recipe):
         if phase == "discriminator":
             with torch.no_grad():
                 fake = encoder.features(decoder(content))[LAYERS[0]]
-                real = squares(encoder.features(self.picture)[LAYERS[0]], fake.shape)
+                real = squares(self._features_of_style(), fake.shape)
             return dict(real=relu(1 - self.discriminator(real)).mean(), fake=relu(1 + self.discriminator(fake)).mean())
         picture = decoder(content)
         output = encoder.features(picture)
@@ -55,6 +55,13 @@ class Recipe(recipe.Recipe):
             content=self.content(output, {LAYERS[1]: content}),
             variation=self.variation(picture),
         )
+
+    def _features_of_style(self) -> Tensor:
+        """Computed once, when they are first asked for: by then all is on its device."""
+        if self._real is None:
+            encoder = self.model.encoder
+            self._real = encoder(self.picture.to(encoder.preprocess.weight), LAYERS[0])
+        return self._real
 
     def trained(self, phase: str) -> list[torch.nn.Parameter]:
         return list((self.discriminator if phase == "discriminator" else self.model.decoder).parameters())

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from ..losses import ContentLoss, GramLoss, TotalVariationLoss
 from ..models.style_bank import StyleBank
 from ..models.vgg import VGG19
-from . import recipe
-from .goals import StyleGoals
-from .johnson import CONTENT, STYLE
+from . import johnson
 from .recipe import Batch, Settings
 
 
-class Recipe(recipe.Recipe):
+class Recipe(johnson.Recipe):
     """A stylising step changes all, an auto-encoding one encoder and decoder, so that styles stay in the banks.
 
     T is 2. The losses are Johnson's, and of the auto-encoder the squared difference of pictures.
@@ -25,7 +21,6 @@ class Recipe(recipe.Recipe):
 
     settings = Settings(steps=300_000, batch_size=4, lr=1e-2, lr_decay=8e-6)  # The paper's 0.8 at 30 thousand steps.
     phases = ("style", "style", "identity")
-    layers = STYLE
 
     def __init__(
         self,
@@ -37,24 +32,14 @@ class Recipe(recipe.Recipe):
         variation_weight: float = 1e-5,
         identity_weight: float = 1.0,
     ) -> None:
-        super().__init__(model, vgg)
-        self.content, self.style = ContentLoss({CONTENT: content_weight}), GramLoss(dict.fromkeys(STYLE, style_weight))
-        self.variation, self.identity_weight = TotalVariationLoss(variation_weight), identity_weight
-        self.goals = StyleGoals(self.style, vgg, styles)
+        super().__init__(model, vgg, styles, content_weight, style_weight, variation_weight)
+        self.identity_weight = identity_weight
 
     def forward(self, phase: str, batch: Batch) -> dict[str, Tensor]:
-        if phase == "identity":
-            decoded = self.model.decoder(self.model.encoder(batch.content))
-            return dict(identity=self.identity_weight * mse_loss(decoded, batch.content))
-        output = self.model.stylize(batch.content, batch.index)
-        with torch.no_grad():
-            content = self.vgg.features(batch.content)
-        features = self.vgg.features(output)
-        return dict(
-            content=self.content(features, content),
-            style=self.style(features, self.goals(batch.index)),
-            variation=self.variation(output),
-        )
+        if phase == "style":
+            return super().forward(phase, batch)
+        decoded = self.model.decoder(self.model.encoder(batch.content))
+        return dict(identity=self.identity_weight * mse_loss(decoded, batch.content))
 
     def trained(self, phase: str) -> list[nn.Parameter]:
         halves = [*self.model.encoder.parameters(), *self.model.decoder.parameters()]

@@ -9,6 +9,7 @@ from ..losses import ContentLoss, GramLoss
 from ..models.pictures import mirror_to_multiple
 from ..models.texture_networks import TextureNetworks
 from . import recipe
+from .goals import StyleGoals
 from .recipe import Batch, Settings
 
 STYLE = "relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"
@@ -28,24 +29,22 @@ class Recipe(recipe.Recipe):
         self, model: TextureNetworks, vgg=None, styles=(), content_weight: float = 1.0, style_weight: float = 1e5
     ) -> None:
         super().__init__(model, vgg)
-        self.register_buffer("picture", styles[0], persistent=False)
         self.content = ContentLoss({CONTENT: content_weight})
         self.style = GramLoss(dict.fromkeys(STYLE, style_weight))
+        self.goals = StyleGoals(self.style, vgg, styles)
 
     def forward(self, phase: str, batch: Batch) -> dict[str, Tensor]:
         content = mirror_to_multiple(batch.content, self.model.multiple, self.model.least)
         seed = torch.randint(2**31 - 1, (), device=content.device)
-        with torch.no_grad():
-            style = self.style.prepare(self.vgg.features(self.picture))
         samples, _, height, width = content.shape
         if not self.model.content:
             coarsest = height // self.model.multiple, width // self.model.multiple
             output = self.vgg.features(self.model.generate(self.model.noises(samples, coarsest, seed)))
-            return dict(style=self.style(output, style))
+            return dict(style=self.style(output, self.goals()))
         with torch.no_grad():
             goal = self.content.prepare(self.vgg.features(content))
         output = self.vgg.features(self.model.generate(self.model.beside(content, samples, seed)))
-        return dict(content=self.content(output, goal), style=self.style(output, style))
+        return dict(content=self.content(output, goal), style=self.style(output, self.goals()))
 
     @torch.no_grad()
     def sample(self, batch: Batch) -> Tensor:

@@ -24,6 +24,7 @@ SIZES = {
     "cin": dict(styles=3, contract=(4, 5, 6), residual_blocks=2, expand=(4, 2)),
     "ghiasi": dict(
         embedding=5, contract=(4, 5, 6), residual_blocks=2, expand=(4, 2), stem=3, blocks=((2, 4, 1, 2),), head=6,
+        style_network="mobilenet",
         style_size=16,
     ),
 }  # fmt: skip

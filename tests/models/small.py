@@ -9,7 +9,7 @@ SIZES = {
     "din": dict(widths=(3, 4, 6), style_widths=(4, 6, 8, 10), hidden_channels=5),
     "diversified": dict(styles=3, channels=8),
     "ghiasi": dict(
-        embedding=7, contract=(3, 4, 6), residual_blocks=2, expand=(4, 3), stem=4, head=9, style_size=16,
+        style_network="mobilenet", embedding=7, contract=(3, 4, 6), residual_blocks=2, expand=(4, 3), stem=4, head=9, style_size=16,
         blocks=((1, 4, 1, 1), (2, 5, 2, 2), (2, 6, 1, 2)),
     ),
     "johnson": dict(widths=(4, 5, 6), residual_blocks=2),

@@ -16,7 +16,7 @@ STRIDES = (1, 2, 1, 2)
 @pytest.fixture
 def small():
     sizes = dict(embedding=7, contract=(3, 4, 6), residual_blocks=2, expand=(4, 3))
-    return literal.randomize(Ghiasi(**sizes, stem=4, blocks=BLOCKS, head=9, style_size=16))
+    return literal.randomize(Ghiasi(**sizes, style_network="mobilenet", stem=4, blocks=BLOCKS, head=9, style_size=16))
 
 
 def transformer(model, content, z):

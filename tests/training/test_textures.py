@@ -55,7 +55,7 @@ def test_diversified_of_textures():
     torch.manual_seed(1)
     textures = model.generate_textures(model.encode(index), 40, 24, 3, torch.randint(2**31 - 1, ()))
     features = recipe.vgg.features(textures)
-    goals = [recipe.vgg.features(getattr(recipe, f"style{number}")) for number in index.tolist()]
+    goals = [recipe.vgg.features(recipe.goals.styles[number]) for number in index.tolist()]
     style = 0.0
     for layer in ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"):
         own = torch.stack([covariance(map) for map in features[layer]])
