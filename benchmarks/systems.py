@@ -119,7 +119,7 @@ def measured(name, args) -> dict:
                     if turn:
                         seconds[backend].append(time.perf_counter() - start)
     times = {backend: 1000 * statistics.median(found) for backend, found in seconds.items()}
-    return {"case": name, "size": args.size, "threads": args.threads, "ms": times, "MB": memory}
+    return {"case": name, "size": args.size, "threads": args.threads, "rounds": args.rounds, "ms": times, "MB": memory}
 
 
 def growth_in_a_process(name, args, backend) -> int:
