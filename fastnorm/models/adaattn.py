@@ -54,6 +54,9 @@ class AdaAttN(Attending):
             kept[f"key{stage}"], kept[f"value{stage}"] = attention.encode(features[f"relu{stage}_1"], key)
         return kept
 
+    def names_of_one(self) -> set[str]:
+        return {f"{kind}{stage}" for kind in ("key", "value") for stage in STAGES}
+
     def attended(self, features: dict[str, Tensor], style: dict[str, Tensor]) -> list[Tensor]:
         maps = []
         for stage in STAGES:

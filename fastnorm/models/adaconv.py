@@ -76,6 +76,9 @@ class AdaConv(System):
         filters = (predictor(descriptor)._asdict() for predictor in self.predictors)
         return {f"{stage}.{kind}": tensor for stage, each in enumerate(filters) for kind, tensor in each.items()}
 
+    def names_kept(self, style: dict) -> set[str]:
+        return {f"{stage}.{kind}" for stage in range(len(self.predictors)) for kind in AdaConvFilter._fields}
+
     def paint(self, content: Tensor, style: dict[str, Tensor], alpha: float) -> Tensor:
         if alpha != 1:
             style = self.mixed([style, self.encode(content)], [alpha, 1 - alpha])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..functional import adain, instance_stats
 from ..nn import Chain
-from .pictures import composed
+from .pictures import composed, mirror_to_multiple
 from .system import System
 from .vgg import VGG19
 
@@ -37,7 +37,10 @@ class AdaIN(System):
     def encode(self, style: Tensor) -> dict[str, Tensor]:
         """mean and std of the features of paintings (N, 3, h, w), each (N, C)."""
         self.check_content(style, "style")
-        return self.statistics(self.encoder(style))
+        return self.statistics(self.encoder(mirror_to_multiple(style, 1, self.least)))
+
+    def names_kept(self, style: dict) -> set[str]:
+        return {"mean", "std"}
 
     def statistics(self, features: Tensor) -> dict[str, Tensor]:
         mean, rstd = instance_stats(features, eps=0.0, correction=1)

@@ -22,6 +22,10 @@ class Attending(System):
         """Keys and values of a style's features, by names of any kind."""
         raise NotImplementedError
 
+    def names_of_one(self) -> set[str]:
+        """Those names."""
+        raise NotImplementedError
+
     def attended(self, features: dict[str, Tensor], style: dict[str, Tensor]) -> list[Tensor]:
         """The content's features by what `kept` made of one style: a map for each layer of attention."""
         raise NotImplementedError
@@ -39,6 +43,10 @@ class Attending(System):
         """A mixture of one style, of its features."""
         kept = self.kept(features)
         return numbered(0, kept | dict(weight=torch.ones_like(next(iter(kept.values()))[:, 0, 0, 0])))
+
+    def names_kept(self, style: dict) -> set[str]:
+        numbers = {name.split(".")[0] for name in style} or {"0"}
+        return {f"{number}.{name}" for number in numbers for name in {*self.names_of_one(), "weight"}}
 
     def paint(self, content: Tensor, style: dict[str, Tensor], alpha: float) -> Tensor:
         features = self.encoder.features(content)

@@ -37,6 +37,7 @@ class AvatarNet(System):
     """
 
     multiple = 8
+    styles_regardless_of = "patch_size", "method"
 
     def __init__(
         self,
@@ -68,6 +69,10 @@ class AvatarNet(System):
         mean, root = color_stats(last, self.eps, self.method)
         whitened, weight = zca_whiten(last, self.eps, self.method), mean.new_ones(len(mean))
         return dict(whitened0=whitened, mean0=mean, root0=root, weight0=weight) | self.statistics(features)
+
+    def names_kept(self, style: dict) -> set[str]:
+        decorations = {f"{key}{number}" for number in range(max(1, styles_in(style))) for key in DECORATION}
+        return decorations | {f"adain{scale}.{kind}" for scale in SCALES for kind in ("mean", "std")}
 
     def statistics(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """What the decoder takes of features."""

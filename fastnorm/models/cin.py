@@ -86,11 +86,10 @@ class CIN(System, Chain):
         stylized = Chain.forward(self, content, style.to(content.device).expand(content.shape[0], *style.shape[1:]))
         return between(content, stylized, alpha)
 
-    def encoded(self, style: int | Tensor, samples: int) -> Tensor:
+    def encoded(self, style: int | Tensor, samples: int | None = None) -> Tensor:
         """Indices or weights, N of them, or 1."""
         style = indices_or_weights("CIN", style, self.styles)
-        if style.shape[0] not in (1, samples):
-            raise ValueError(f"CIN: style: expected a style for each of {samples} samples, got {style.shape[0]}")
+        self._check_rows(style, samples)
         return style
 
     def mixed(self, styles: list[Tensor], weights: list[float]) -> Tensor:

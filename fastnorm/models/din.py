@@ -78,6 +78,9 @@ class DIN(System):
         by_level = (layer.encode(features)._asdict().items() for layer in self.din)
         return {f"level{level}.{field}": tensor for level, fields in enumerate(by_level) for field, tensor in fields}
 
+    def names_kept(self, style: dict) -> set[str]:
+        return {f"level{level}.{field}" for level in range(len(self.din)) for field in DynamicFilter._fields}
+
     def paint(self, content: Tensor, style: dict[str, Tensor], alpha: float) -> Tensor:
         return self._painted(content, alpha, lambda level, features: self.din[level](features, filter_of(style, level)))
 

@@ -44,6 +44,7 @@ class Diversified(System):
         if channels < 8 or channels % 8:
             raise ValueError(f"Diversified: channels: expected a multiple of 8, got {channels!r}")
         check_flag("Diversified", "content", content)
+        check_integer("Diversified", "noise", noise, 2)  # Of a single one a norm leaves nothing.
         self.styles, self.content, self.noise, self.seed = styles, content, noise, seed
         self.multiple, self.least = (4, 8) if content else (TILE, TILE)
         self.generator = Pictures(styles, channels) if content else Textures(styles, channels, noise)
@@ -52,7 +53,7 @@ class Diversified(System):
         """A style of any form as a selection unit, (1, S) or (N, S): the weights of a mixture."""
         return weights_of("Diversified", style, self.styles, next(self.parameters()))
 
-    def encoded(self, style: int | Tensor, samples: int) -> Tensor:
+    def encoded(self, style: int | Tensor, samples: int | None = None) -> Tensor:
         style = self.encode(style)
         self._check_rows(style, samples)
         return style

@@ -15,9 +15,13 @@ from torch import Tensor
 from .. import __version__
 from .._files import write_whole
 
-__all__ = ["check_finite", "load_tensors", "read", "read_about", "read_public", "write"]
+__all__ = ["check_finite", "load_tensors", "one_line", "read", "read_about", "read_public", "write"]
 
 INSTALL = 'pip install "fastnorm[models]"'
+
+
+ABOUT = "fastnorm"  # The entry of a file's metadata that is ours.
+FLOATS = torch.float16, torch.bfloat16, torch.float32, torch.float64
 
 
 class MissingPackage(ModuleNotFoundError):
@@ -39,22 +43,28 @@ def write(path, tensors: dict[str, Tensor], kind: str, system: str, config: dict
         kind: "weights" or "style".
         system, config: whose, and what it was constructed with.
     """
-    about = {"format": "pt", "fastnorm": __version__, "kind": kind, "system": system, "config": json.dumps(config)}
+    about = dict(version=__version__, kind=kind, system=system, config=config)
     # Views of one memory, as of a style for all samples, would be refused.
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    write_whole(Path(path), _safetensors().torch.save(tensors, about))
+    # One entry, for several would be in any order: what is the same is the same file.
+    write_whole(Path(path), _safetensors().torch.save(tensors, {ABOUT: json.dumps(about)}))
 
 
 def read(path) -> tuple[dict[str, Tensor], dict]:
     """The tensors of a safetensors file, and what it says about itself: kind, system and config, where it is ours."""
     with _opened(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, _about(file)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        about = _about(file, path)
+    for name, tensor in tensors.items():
+        if tensor.dtype not in FLOATS and (tensor.is_floating_point() or tensor.is_complex()):
+            raise ValueError(f"{path}: {name}: expected float16, bfloat16, float32 or float64, got {tensor.dtype}")
+    return tensors, about
 
 
 def read_about(path) -> dict:
     """What a safetensors file says about itself, as `read` gives it, without its tensors."""
     with _opened(path) as file:
-        return _about(file)
+        return _about(file, path)
 
 
 @contextlib.contextmanager
@@ -70,9 +80,11 @@ def _opened(path):
         raise ValueError(f"{path} is not a whole safetensors file, get it again: {error}") from None
 
 
-def _about(file) -> dict:
-    about = dict(file.metadata() or {})
-    return about | {"config": json.loads(about.get("config", "{}"))}
+def _about(file, path) -> dict:
+    about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
+    if not isinstance(about, dict) or not isinstance(about.setdefault("config", {}), dict):
+        raise ValueError(f"{path}: what it says about itself is damaged, get it again")
+    return about
 
 
 def read_public(path) -> dict[str, Tensor]:
@@ -84,8 +96,7 @@ def read_public(path) -> dict[str, Tensor]:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds on damaged files, and prints advice that is not for here.
         words = "is refused, as damaged or as holding more than tensors, which may run code"
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} {words}: {reason}") from None
+        raise ValueError(f"{path} {words}: {one_line(error)}") from None
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise ValueError(f"{path}: expected a state_dict, tensors by name, got {type(tensors).__name__}")
     return dict(tensors)
@@ -123,6 +134,11 @@ def _is_pickle(path: Path) -> bool:
     with open(path, "rb") as file:
         start = file.read(9)
     return start[:2] == b"PK" or start[:1] == b"\x80" and start[8:9] != b"{"
+
+
+def one_line(error: Exception) -> str:
+    """The first line of what it says."""
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _words(tensor: Tensor) -> str:

@@ -16,7 +16,7 @@ from ..functional import instance_norm
 from ..nn import Chain, Residual
 from .inception import Inception
 from .onnx_weights import find_weights, load_onnx
-from .pictures import check_picture, middle_square
+from .pictures import middle_square
 from .system import System
 
 # MobileNet-V2 (Sandler et al., CVPR 2018, table 2): expansion, channels, repeats, stride of the first.
@@ -202,7 +202,7 @@ class Ghiasi(System):
 
         The network sees the middle square, resized to style_size (bicubic, antialiased): strokes keep their shape.
         """
-        check_picture("Ghiasi", "style", style)
+        self.check_content(style, "style")
         return self.style_network(middle_square(style, self.style_size))
 
     def paint(self, content: Tensor, style: Tensor, alpha: float) -> Tensor:
@@ -211,7 +211,7 @@ class Ghiasi(System):
             style = own + alpha * (style - own)
         return self.transformer(content, style.expand(content.shape[0], -1))
 
-    def encoded(self, style: Tensor, samples: int) -> Tensor:
+    def encoded(self, style: Tensor, samples: int | None = None) -> Tensor:
         """Style vectors, (N or 1, E)."""
         if isinstance(style, Tensor) and style.dim() > 2:
             style = self.encode(style)
@@ -219,9 +219,10 @@ class Ghiasi(System):
         if not isinstance(style, Tensor):
             raise TypeError(f"Ghiasi: style: expected a painting or a style vector, got {type(style).__name__}")
         z = torch.atleast_2d(style)
-        if z.shape[0] not in (1, samples) or z.shape[1] != length:
-            expected = f"({length},) or ({samples}, {length})"
+        if z.shape[1] != length:
+            expected = f"({length},) or (N, {length})"
             raise ValueError(f"Ghiasi: style: expected a painting, or a vector {expected}, got {tuple(style.shape)}")
+        self._check_rows(z, samples)
         return z
 
     @classmethod

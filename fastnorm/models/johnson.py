@@ -94,4 +94,4 @@ class SuperResolution(System):
         sharp = self.network(content)
         if alpha == 1:
             return sharp
-        return interpolate(content, scale_factor=self.enlarges, mode="bicubic").lerp(sharp, alpha)
+        return between(interpolate(content, scale_factor=self.enlarges, mode="bicubic"), sharp, alpha)

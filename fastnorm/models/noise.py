@@ -20,7 +20,8 @@ def uniform(like: Tensor, shape: tuple[int, ...], *seeds: int) -> Tensor:
     for dim, size in enumerate(shape):
         place = torch.arange(1, size + 1, device=like.device).view(-1, *(1,) * (len(shape) - 1 - dim))
         number = _mixed(number * place)
-    return number.to(like.dtype) / PRIME
+    # Of a type that holds such numbers, which float16 does not.
+    return (number.to(torch.promote_types(like.dtype, torch.float32)) / PRIME).to(like.dtype)
 
 
 def _mixed(number):

@@ -17,7 +17,11 @@ def indices_or_weights(system: str, style: int | Tensor, styles: int) -> Tensor:
     """`style` as indices (N,) or weights (N, S), N = 1 where it serves all samples."""
     if type(style) is int and 0 <= style < styles:
         return torch.tensor([style])
-    style = torch.as_tensor(style)
+    try:
+        style = torch.as_tensor(style)
+    except (TypeError, ValueError, RuntimeError):
+        expected = "a number, indices (N,), or weights"
+        raise TypeError(f"{system}: style: expected {expected}, got {type(style).__name__}") from None
     if style.is_floating_point():
         if style.dim() not in (1, 2) or style.shape[-1] != styles:
             expected = f"weights ({styles},) or (N, {styles})"

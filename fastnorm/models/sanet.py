@@ -41,6 +41,9 @@ class SANet(Attending):
         (key4, value4), (key5, value5) = self.sanet4.encode(features["relu4_1"]), self.sanet5.encode(features["relu5_1"])
         return dict(key4=key4, value4=value4, key5=key5, value5=value5)
 
+    def names_of_one(self) -> set[str]:
+        return {"key4", "value4", "key5", "value5"}
+
     def attended(self, features: dict[str, Tensor], style: dict[str, Tensor]) -> list[Tensor]:
         return [
             self.sanet4.attend(features["relu4_1"], style["key4"], style["value4"]),

@@ -32,6 +32,7 @@ class StyleBank(System):
     """
 
     multiple, least = 4, 12
+    styles_regardless_of = ("styles",)
 
     def __init__(self, styles: int = 50, widths: tuple[int, int] = (128, 256)) -> None:
         super().__init__()
@@ -64,10 +65,17 @@ class StyleBank(System):
             raise ValueError(f"StyleBank: style: expected a weight other than 0, got {weights.tolist()}")
         return {str(number): weights[:, number].to(own.device) for number in taken}
 
-    def encoded(self, style, samples: int) -> dict[str, Tensor]:
-        style = style if isinstance(style, dict) else self.encode(style)
+    def encoded(self, style, samples: int | None = None) -> dict[str, Tensor]:
+        if isinstance(style, dict):
+            self.check_kept(style)
+        else:
+            style = self.encode(style)
         self._check_rows(style, samples)
         return style
+
+    def names_kept(self, style: dict) -> set[str]:
+        """Of any of the banks."""
+        return style.keys() & {str(number) for number in range(self.styles)} or {"0"}
 
     def mixed(self, styles: list[dict[str, Tensor]], weights: list[float]) -> dict[str, Tensor]:
         numbers = dict.fromkeys(number for style in styles for number in style)

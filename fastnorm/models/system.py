@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,10 @@ from .pictures import check_alpha, check_mask, check_picture, composed, mirror_t
 
 # What `encode` makes of a style: tensors with a row for each style, or 1 for all samples.
 Style = Tensor | dict[str, Tensor]
+
+
+# What constructors raise on arguments out of a file, which may be of any kind.
+_NOT_CONSTRUCTED = TypeError, ValueError, RuntimeError, LookupError, AttributeError, ArithmeticError
 
 
 class System(nn.Module):
@@ -36,6 +41,8 @@ class System(nn.Module):
     published_sizes: dict = {}
     # Pixels that come out for each that goes in, along each side.
     enlarges = 1
+    # Constructor arguments that change nothing of what is kept of a style.
+    styles_regardless_of: tuple[str, ...] = ()
 
     def __new__(cls, *arguments, **sizes):
         model = super().__new__(cls)
@@ -54,6 +61,10 @@ class System(nn.Module):
     def encode(self, style: Tensor) -> Style:
         """What is kept of a style: of paintings (N, 3, h, w), or of numbers."""
         raise TypeError(f"{type(self).__name__}: encode: it takes no style")
+
+    def names_kept(self, style: dict[str, Tensor]) -> set[str]:
+        """The names of all tensors that there should be in what was kept of a style, or of a mixture; of any, unless told."""
+        return set(style)
 
     def paint(self, content: Tensor, style: Style | None, alpha: float) -> Tensor:
         """The stylised picture, of sides that are multiples of `multiple`; arguments have been checked."""
@@ -94,18 +105,19 @@ class System(nn.Module):
                 number of the style, int64.
         """
         name = type(self).__name__
-        if self._takes_no_style:
-            raise TypeError(f"{name}: stylize_regions: it takes no style")
+        self._check_takes_styles("stylize_regions")
         check_alpha(name, alpha)
         self.check_content(content)
+        if not styles:
+            raise ValueError(f"{name}: styles: expected one at least, got none")
         mask = check_mask(name, mask, len(styles), content)
         height, width = content.shape[2:]
         picture, mask = (mirror_to_multiple(map, self.multiple, self.least) for map in (content, mask))
         styles = [self.encoded(style, content.shape[0]) for style in styles]
         return self.paint_regions(picture, styles, mask, alpha)[..., :height, :width]
 
-    def encoded(self, style, samples: int) -> Style | None:
-        """A style in any form as `paint` takes it."""
+    def encoded(self, style, samples: int | None = None) -> Style | None:
+        """A style in any form as `paint` takes it: one for all, or for each of so many samples; None for any number."""
         if self._takes_no_style:
             if style is not None:
                 got = type(style).__name__
@@ -114,11 +126,20 @@ class System(nn.Module):
         if isinstance(style, Tensor):
             check_picture(type(self).__name__, "style", style)
             style = self.encode(style)
-        elif not isinstance(style, dict):
-            kinds = "a painting (N, 3, h, w), or what encode made of one"
-            raise TypeError(f"{type(self).__name__}: style: expected {kinds}, got {type(style).__name__}")
+        else:
+            self.check_kept(style)
         self._check_rows(style, samples)
         return style
+
+    def check_kept(self, style) -> None:
+        """Raise for what `encode` did not make."""
+        name = type(self).__name__
+        if not isinstance(style, dict):
+            kinds = "a painting (N, 3, h, w), or what encode made of one"
+            raise TypeError(f"{name}: style: expected {kinds}, got {type(style).__name__}")
+        for key in sorted(style.keys() ^ self.names_kept(style)):
+            what = f"one with {key}" if key in style else f"one without {key}"
+            raise ValueError(f"{name}: style: expected what its encode made, got {what}")
 
     def check_content(self, picture: Tensor, argument: str = "content") -> None:
         """A picture that the network can take, of the weights' type."""
@@ -129,12 +150,13 @@ class System(nn.Module):
             raise TypeError(f"{name}: {argument}: expected the weights' type {dtype}, got {picture.dtype}")
 
     def mix(self, styles: list[Tensor | Style], weights) -> Style:
-        """The blend of styles, S of them in any form, with S weights, which should sum to 1."""
-        if self._takes_no_style:
-            raise TypeError(f"{type(self).__name__}: mix: it takes no style")
+        """The blend of styles, S of them in any form, with S weights, which should sum to 1; a negative one leads away."""
+        self._check_takes_styles("mix")
         if not styles or len(styles) != len(weights):
             expected = f"one for each of {len(styles)} styles"
             raise ValueError(f"{type(self).__name__}: weights: expected {expected}, got {len(weights)}")
+        if not all(map(math.isfinite, weights)):
+            raise ValueError(f"{type(self).__name__}: weights: expected finite numbers, got {list(weights)}")
         return self.mixed([self.encoded(style, 1) for style in styles], list(weights))
 
     def mixed(self, styles: list[Style], weights: list[float]) -> Style:
@@ -154,31 +176,41 @@ class System(nn.Module):
         Args:
             sizes: constructor arguments, where the file has none or others are wanted.
 
-        Raises FileNotFoundError, or ValueError for a file of another system, of other shapes (with the first name that does
-        not fit), cut short, with NaN, or a pickle.
+        Raises FileNotFoundError, or ValueError for a file of another system, of sizes that the constructor does not take, of
+        other shapes (with the first name that does not fit), cut short, with NaN, or a pickle.
         """
         tensors, about = files.read(path)
         _check_about(cls, about, "weights", path)
         # Of the file's type before it is filled: float64 would be rounded on the way.
         dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), torch.float32)
-        model = cls(**{**about["config"], **sizes}).to(dtype)
+        try:
+            model = cls(**{**about["config"], **sizes}).to(dtype)
+        except _NOT_CONSTRUCTED as error:
+            raise ValueError(f"{path}: sizes: {files.one_line(error)}") from None
         files.load_tensors(model, tensors, path)
         return model.eval()
 
-    def save_style(self, path, style: Style) -> None:
-        """What `encode` or `mix` made, as safetensors."""
+    def save_style(self, path, style: Tensor | Style) -> None:
+        """A style in any form, as `encode` or `mix` made it, as safetensors."""
+        self._check_takes_styles("save_style")
+        style = self.encoded(style)
         tensors = {"style": style} if isinstance(style, Tensor) else style
         files.write(path, tensors, "style", self.system(), self.config)
 
     def load_style(self, path) -> Style:
         """A style that a network of the same configuration saved, on this one's device and of its type."""
+        self._check_takes_styles("load_style")
         tensors, about = files.read(path)
         _check_about(type(self), about, "style", path)
         for name, value in _plain(self.config).items():
-            if about["config"].get(name) != value:
+            if name not in self.styles_regardless_of and about["config"].get(name) != value:
                 raise ValueError(f"{path} is a style of {name}={about['config'].get(name)}, expected {name}={value}")
         files.check_finite(tensors, path)
-        return self.placed(tensors["style"] if tensors.keys() == {"style"} else tensors)
+        style = self.placed(tensors["style"] if tensors.keys() == {"style"} else tensors)
+        try:
+            return self.encoded(style)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
 
     def placed(self, style: Style) -> Style:
         """An encoded style on this network's device, and of its weights' type."""
@@ -187,7 +219,7 @@ class System(nn.Module):
         own = next(self.parameters())
         return style.to(own.device, own.dtype if style.is_floating_point() else style.dtype)
 
-    def export_onnx(self, path, style: Style | None = None) -> None:
+    def export_onnx(self, path, style: Tensor | Style | None = None) -> None:
         """`stylize` as an ONNX file, which takes any number of pictures, of any size from that of `least` on.
 
         Its inputs are `content` and `style`, or `style.` and a name for each tensor of it; its output is `stylized`.
@@ -210,9 +242,13 @@ class System(nn.Module):
     def _takes_no_style(self) -> bool:
         return type(self).encode is System.encode
 
-    def _check_rows(self, style: Style, samples: int) -> None:
-        for name, tensor in {"style": style}.items() if isinstance(style, Tensor) else style.items():
-            if tensor.shape[0] not in (1, samples):
+    def _check_takes_styles(self, method: str) -> None:
+        if self._takes_no_style:
+            raise TypeError(f"{type(self).__name__}: {method}: it takes no style")
+
+    def _check_rows(self, style: Style, samples: int | None) -> None:
+        for tensor in [style] if isinstance(style, Tensor) else style.values():
+            if samples is not None and tensor.shape[0] not in (1, samples):
                 expected = f"a style for all, or for each of {samples} samples"
                 raise ValueError(f"{type(self).__name__}: style: expected {expected}, got {tensor.shape[0]}")
 

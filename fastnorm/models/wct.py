@@ -29,6 +29,8 @@ class WCT(System):
             form; the same weights serve both.
     """
 
+    styles_regardless_of = ("method",)
+
     def __init__(
         self,
         widths: tuple[int, ...] = (64, 128, 256, 512, 512),
@@ -54,6 +56,9 @@ class WCT(System):
         for level in self.levels:
             kept[f"mean{level}"], kept[f"root{level}"] = color_stats(features[layer_of(level)], self.eps, self.method)
         return kept
+
+    def names_kept(self, style: dict) -> set[str]:
+        return {f"{kind}{level}" for level in self.levels for kind in ("mean", "root")}
 
     def paint(self, content: Tensor, style: dict[str, Tensor], alpha: float) -> Tensor:
         for level in self.levels:

@@ -152,11 +152,11 @@ def test_gradients_are_the_slopes(small):
         (torch.zeros(1, 3, 8, 8), 3, ValueError, "style: expected 0 to 2, got 3"),
         (torch.zeros(1, 3, 8, 8), -1, ValueError, "style: expected 0 to 2, got -1"),
         (torch.zeros(2, 3, 8, 8), torch.tensor([0, 3]), ValueError, r"style: expected 0 to 2, got \[0, 3\]"),
-        (torch.zeros(3, 3, 8, 8), torch.tensor([0, 1]), ValueError, "a style for each of 3 samples, got 2"),
+        (torch.zeros(3, 3, 8, 8), torch.tensor([0, 1]), ValueError, "or for each of 3 samples, got 2"),
         (torch.zeros(1, 3, 8, 8), torch.tensor([[0]]), ValueError, r"indices \(N,\), got shape \(1, 1\)"),
         (torch.zeros(1, 3, 8, 8), torch.ones(4), ValueError, r"weights \(3,\) or \(N, 3\), got shape \(4,\)"),
         (torch.zeros(1, 3, 8, 8), torch.tensor(1.0), ValueError, r"weights \(3,\) or \(N, 3\), got shape \(\)"),
-        (torch.zeros(3, 3, 8, 8), torch.ones(2, 3), ValueError, "a style for each of 3 samples, got 2"),
+        (torch.zeros(3, 3, 8, 8), torch.ones(2, 3), ValueError, "or for each of 3 samples, got 2"),
     ],
 )
 def test_wrong_arguments_are_named(small, content, style, error, message):

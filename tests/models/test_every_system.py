@@ -21,6 +21,12 @@ def build(name):
     return literal.randomize(models.build(name, **SIZES[name]))
 
 
+def fresh(name):
+    """As before training, with numbers of a size that 16 bits hold."""
+    torch.manual_seed(0)
+    return models.build(name, **SIZES[name]).double().eval()
+
+
 @pytest.fixture(params=models.SYSTEMS)
 def name(request):
     return request.param
@@ -69,6 +75,12 @@ def close(output, expected, error=1e-9):
     torch.testing.assert_close(output, expected, rtol=0, atol=error * scale)
 
 
+def assert_as_good(output, plain, exact, times=2):
+    """As plain torch's, but for so many times its error."""
+    error, of_plain = ((x.double() - exact).square().mean().sqrt() for x in (output, plain))
+    assert error <= times * of_plain + 1e-3 * exact.abs().max()
+
+
 def test_every_system_is_tested():
     assert SIZES.keys() == models.SYSTEMS.keys()
 
@@ -110,15 +122,43 @@ def test_a_style_that_was_kept_paints_alike(model, tmp_path):
     kept = model.encode(style)
     expected = stylize(model, content, style)
     close(stylize(model, content, kept), expected)
+    model.save_style(tmp_path / "style.safetensors", style)  # In any form.
+    close(stylize(model, content, model.load_style(tmp_path / "style.safetensors")), expected)
     model.save_style(tmp_path / "style.safetensors", kept)
     close(stylize(model, content, model.load_style(tmp_path / "style.safetensors")), expected)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4])
-def test_alpha_is_between(model, alpha):
+def test_alpha_is_between(model, name, alpha):
     content, style = content_of(), style_of(model)
     part, full = stylize(model, content, style, alpha=alpha), stylize(model, content, style)
     assert part.shape == full.shape and (part - full).abs().max() > 1e-4
+    if name in ("cin", "diversified", "johnson", "mgans", "texture_networks"):  # Others blend features.
+        close(part, alpha * full + (1 - alpha) * content)
+
+
+def test_autocast(name):
+    """At any alpha, where what is blended may be of two types."""
+    model = fresh(name)
+    content, style = content_of().float(), cast(encoded(model), torch.float32)
+    model = model.float()
+    for alpha in (1.0, 0.4):
+        exact = stylize(model, content, style, alpha=alpha)
+        with torch.autocast("cpu", torch.bfloat16):
+            output = stylize(model, content, style, alpha=alpha)
+            with backends.by_reference():
+                plain = stylize(model, content, style, alpha=alpha)
+        assert_as_good(output, plain, exact, times=3)  # Plain norms are of float32 there, fused ones of what comes.
+
+
+@pytest.mark.parametrize("name", [name for name, entry in models.SYSTEMS.items() if entry.styles == "paintings"])
+def test_paintings_of_any_size(name):
+    """One pixel is a wall of its colour."""
+    model, content = build(name), content_of()
+    for size in ((1, 1), (8, 8), (3, 70)):
+        assert stylize(model, content, picture(1, 3, *size).double()).isfinite().all()
+    pixel = picture(1, 3, 1, 1).double()
+    close(stylize(model, content, pixel), stylize(model, content, pixel.expand(1, 3, 64, 64)), error=1e-6)
 
 
 def test_a_mixture_of_one_style_is_that_style(model):
@@ -158,18 +198,18 @@ def test_channels_last_alike(model):
     close(stylize(last, content.contiguous(memory_format=torch.channels_last), style), expected)
 
 
-def test_bfloat16_is_as_good_as_plain_torch(name):
-    model = build(name)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_16_bits_are_as_good_as_in_plain_torch(name, dtype):
+    model = build(name) if dtype == torch.bfloat16 else fresh(name)
     content, style = content_of(2), style_of(model)
     exact, kept = stylize(model, content, style), encoded(model)
-    half = copy.deepcopy(model).bfloat16()
-    low = cast(kept, torch.bfloat16)
-    output = stylize(half, content.bfloat16(), low)
+    half = copy.deepcopy(model).to(dtype)
+    low = cast(kept, dtype)
+    output = stylize(half, content.to(dtype), low)
     with backends.by_reference():
-        plain = stylize(half, content.bfloat16(), low)
-    assert output.dtype == torch.bfloat16
-    error, of_plain = ((x.double() - exact).square().mean().sqrt() for x in (output, plain))
-    assert error <= 2 * of_plain + 1e-3 * exact.abs().max()
+        plain = stylize(half, content.to(dtype), low)
+    assert output.dtype == dtype
+    assert_as_good(output, plain, exact)
 
 
 @pytest.mark.parametrize("name", [name if name in COMPILED else pytest.param(name, marks=pytest.mark.long) for name in SIZES])
@@ -257,13 +297,40 @@ def test_a_style_of_another_network(model, name, tmp_path):
     models.files.write(path, {"style": torch.ones(1)}, "style", "other", model.config)
     with pytest.raises(ValueError, match=f"is of the system other, expected {name}$"):
         model.load_style(path)
-    models.files.write(path, {"style": torch.ones(1)}, "style", name, model.config | {next(iter(model.config)): 17})
-    with pytest.raises(ValueError, match=rf"is a style of {next(iter(model.config))}=17, expected"):
+    size = next(size for size in model.config if size not in model.styles_regardless_of)
+    models.files.write(path, {"style": torch.ones(1)}, "style", name, model.config | {size: 17})
+    with pytest.raises(ValueError, match=rf"is a style of {size}=17, expected"):
+        model.load_style(path)
+    models.files.write(path, {"more": torch.ones(1)}, "style", name, model.config)
+    with pytest.raises((TypeError, ValueError), match=f"{model.__class__.__name__}: style: expected"):
         model.load_style(path)
     model.save(path)
     with pytest.raises(ValueError, match=f"holds weights of {name}, expected style$"):
         model.load_style(path)
-    assert kept is not None
+    if isinstance(kept, dict):
+        kept.pop(next(iter(kept)))
+        with pytest.raises(ValueError, match=f"^{model.__class__.__name__}: style: expected what its encode made, got one wi"):
+            model.stylize(content_of(), kept | {"more": torch.ones(1)})
+
+
+def test_sizes_that_are_none(model, name, tmp_path):
+    """As of a file of a newer version, or a damaged one."""
+    path = tmp_path / "model.safetensors"
+    models.files.write(path, model.state_dict(), "weights", name, model.config | {"newer": 1})
+    refused(name, path, "sizes: got an unexpected keyword argument 'newer'")
+    models.files.write(path, model.state_dict(), "weights", name, model.config | {next(iter(model.config)): {"a": None}})
+    refused(name, path, "sizes: ")
+    models.files.write(path, model.state_dict(), "weights", name, [1, 2])
+    refused(name, path, "what it says about itself is damaged")
+    models.files.write(path, model.to(torch.float8_e4m3fn).state_dict(), "weights", name, model.config)
+    refused(name, path, "expected float16, bfloat16, float32 or float64, got torch.float8_e4m3fn")
+
+
+def test_the_same_is_the_same_file(model, tmp_path):
+    files = [tmp_path / f"{i}.safetensors" for i in range(4)]
+    for path in files:
+        model.save(path)
+    assert len({path.read_bytes() for path in files}) == 1
 
 
 # Arguments.
@@ -291,10 +358,23 @@ def test_alpha_outside_0_to_1(model, alpha):
         model.stylize(content_of(), style_of(model), alpha)
 
 
+def test_mixtures_that_are_none(model):
+    if (style := style_of(model)) is None:
+        pytest.skip("it has no styles to mix")
+    name = type(model).__name__
+    for weights in ([1.0], [0.5, 0.25, 0.25], []):
+        with pytest.raises(ValueError, match=f"^{name}: weights: expected one for each of 2 styles, got {len(weights)}$"):
+            model.mix([style, style], weights)
+    with pytest.raises(ValueError, match=rf"^{name}: weights: expected finite numbers, got \[nan, 1.0\]$"):
+        model.mix([style, style], [float("nan"), 1.0])
+
+
 def test_masks_that_do_not_fit(model):
     style = style_of(model)
     if style is None:
         pytest.skip("it has no styles to choose from")
+    with pytest.raises(ValueError, match="styles: expected one at least, got none"):
+        model.stylize_regions(content_of(), [], torch.zeros(1, 33, 41).long())
     for mask, message in (
         (torch.zeros(1, 8, 9), r"mask: expected indices|mask: expected weights \(1 or 1, 2, 33, 41\), got \(1, 8, 9\)"),
         (torch.zeros(1, 8, 9).long(), r"mask: expected indices \(1 or 1, 33, 41\), got \(1, 8, 9\)"),
