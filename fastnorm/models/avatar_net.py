@@ -116,7 +116,7 @@ class AvatarNet(System):
         of_scales = [{key: tensor for key, tensor in style.items() if key.startswith("adain")} for style in styles]
         return kept | super().mixed(of_scales, weights)
 
-    def export_onnx(self, path, style: dict[str, Tensor] | None = None) -> None:
+    def export_onnx(self, path, style: Tensor | dict[str, Tensor] | None = None) -> None:
         check_exports("AvatarNet", self.method)
         super().export_onnx(path, style)
 

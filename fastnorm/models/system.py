@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
+import logging
 import math
+import warnings
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim
 
 from .._checks import autocasts
 from . import SYSTEMS, files
@@ -220,23 +222,28 @@ class System(nn.Module):
         return style.to(own.device, own.dtype if style.is_floating_point() else style.dtype)
 
     def export_onnx(self, path, style: Tensor | Style | None = None) -> None:
-        """`stylize` as an ONNX file, which takes any number of pictures, of any size from that of `least` on.
+        """`stylize` as one ONNX file, which takes any number of pictures, of any size from that of `least` on.
 
         Its inputs are `content` and `style`, or `style.` and a name for each tensor of it; its output is `stylized`.
 
         Args:
-            style: what `encode` made of any; None for a system that takes none.
+            style: one in any form, for the file takes others as it is once encoded; None for a system that takes none.
         """
+        style = self.encoded(style)
         picture = torch.rand(2, 3, 6 * self.multiple + 1, 4 * self.multiple + 3).to(next(self.parameters()))
-        inputs, dynamic = {"content": picture}, {"content": {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}}
+        inputs, dynamic = {"content": picture}, {"content": {0: "samples", 2: "height", 3: "width"}}
         if style is not None:
             inputs["style"] = style
             dynamic["style"] = {} if isinstance(style, Tensor) else {name: {} for name in style}
         names = ["content", *(["style"] if isinstance(style, Tensor) else [f"style.{name}" for name in style or ()])]
-        torch.onnx.export(
-            self.eval(), kwargs=inputs, f=path, dynamo=True, dynamic_shapes=dynamic, verbose=False,
-            input_names=names, output_names=["stylized"],
-        )  # fmt: skip
+        with _exporting():
+            program = torch.onnx.export(
+                self.eval(), kwargs=inputs, dynamo=True, dynamic_shapes=dynamic, verbose=False,
+                input_names=names, output_names=["stylized"],
+            )  # fmt: skip
+            if self.enlarges == 1:  # Where torch writes out how they are padded and cropped.
+                program.model.graph.outputs[0].shape = program.model.graph.inputs[0].shape
+            program.save(path, external_data=False)
 
     @property
     def _takes_no_style(self) -> bool:
@@ -259,6 +266,20 @@ def _check_about(cls, about: dict, kind: str, path) -> None:
         raise ValueError(f"{path} is of the system {about['system']}, expected {own}")
     if about.get("kind", kind) != kind:
         raise ValueError(f"{path} holds a {about['kind']} of {own}, expected {kind}".replace("a weights", "weights"))
+
+
+@contextlib.contextmanager
+def _exporting():
+    """Without what torch says of itself: packages that are not needed, names that it will change."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def _plain(config: dict) -> dict:

@@ -78,7 +78,7 @@ class WCT(System):
     def transferred(self, features: Tensor, style: dict[str, Tensor], level: int, alpha: float) -> Tensor:
         return whiten_color(features, (style[f"mean{level}"], style[f"root{level}"]), alpha, self.eps, self.method)
 
-    def export_onnx(self, path, style: dict[str, Tensor] | None = None) -> None:
+    def export_onnx(self, path, style: Tensor | dict[str, Tensor] | None = None) -> None:
         check_exports("WCT", self.method)
         super().export_onnx(path, style)
 

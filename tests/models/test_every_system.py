@@ -228,8 +228,10 @@ def test_onnx(model, tmp_path):
     kept = cast(encoded(model), torch.float32)
     model = model.float()
     model.export_onnx(tmp_path / "model.onnx", kept)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     content = content_of(3, 64, 41).float()
+    assert all(each.shape == ["samples", 3, "height", "width"] for each in session.get_inputs() if each.name == "content")
     inputs = {"content": content}
     if kept is not None:
         inputs |= {"style": kept} if isinstance(kept, torch.Tensor) else {f"style.{key}": kept[key] for key in kept}
