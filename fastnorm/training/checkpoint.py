@@ -15,7 +15,7 @@ import torch
 from .._errors import UserError
 from .._files import write_whole
 
-KEPT = 3  # The newest; older ones make room.
+KEPT = 3  # The newest; those of fewer steps make room.
 
 
 def path_in(folder: Path, step: int) -> Path:
@@ -34,7 +34,8 @@ def save(folder: Path, state: dict, settings: dict) -> Path:
     torch.save({"settings": json.dumps(settings), **state}, data)
     try:
         write_whole(path, data.getbuffer())
-        for old in sorted(_all(folder), key=_step)[:-KEPT]:
+        before = (old for old in _all(folder) if _step(old) < state["step"])
+        for old in sorted(before, key=_step)[: 1 - KEPT]:
             old.unlink()
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}") from None

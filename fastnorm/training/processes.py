@@ -27,9 +27,11 @@ class Processes:
         return self.rank == 0
 
     def parallel(self, recipe: Recipe) -> nn.Module:
-        """The recipe, with gradients that are averaged over the processes."""
+        """The recipe, with gradients that are averaged over the processes, and on GPUs batch norms of the whole batch."""
         if self.size == 1:
             return recipe
+        if self.device.type == "cuda":  # For which alone torch has them. The parameters stay the same.
+            nn.SyncBatchNorm.convert_sync_batchnorm(recipe)
         return DistributedDataParallel(recipe, find_unused_parameters=len(recipe.phases) > 1)
 
     def mean(self, values: Tensor) -> Tensor:

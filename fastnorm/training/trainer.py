@@ -50,8 +50,8 @@ class Trainer:
             phase: torch.optim.Adam(recipe.trained(phase), settings.lr, settings.betas) for phase in recipe.phases
         }
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=self.dtype == torch.float16)
-        learns = {name: parameter for name, parameter in recipe.model.named_parameters() if parameter.requires_grad}
-        self.average = None if settings.ema is None else Average(learns, settings.ema)
+        self.average = None if settings.ema is None else Average(recipe.model, settings.ema)
+        recipe.model.train()
         if compiled:
             recipe.compile()
         self._parallel = processes.parallel(recipe)
@@ -85,10 +85,12 @@ class Trainer:
     @contextlib.contextmanager
     def averaged(self):
         """Within, the model has the weights that are saved, and is in eval mode."""
-        self.recipe.model.eval()
-        with contextlib.nullcontext() if self.average is None else self.average.applied():
-            yield self.recipe.model
-        self.recipe.model.train()
+        model = self.recipe.model.eval()
+        try:
+            with contextlib.nullcontext() if self.average is None else self.average.applied():
+                yield model
+        finally:
+            model.train()
 
     def is_finite(self) -> bool:
         return all(tensor.isfinite().all() for tensor in self.recipe.state_dict().values())

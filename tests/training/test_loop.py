@@ -126,6 +126,16 @@ def test_the_newest_checkpoints_are_kept(run, tmp_path):
     assert names == ["000006.pt", "000007.pt", "000008.pt"]
 
 
+def test_checkpoints_of_more_steps_are_left_alone(tmp_path):
+    """As of another training: the one that was just written stays, too."""
+    later = [f"{step:06d}.pt" for step in range(100, 105)]
+    for name in later:
+        (tmp_path / name).touch()
+    for step in range(4, 9):
+        checkpoint.save(tmp_path, {"step": step}, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000006.pt", "000007.pt", "000008.pt", *later]
+
+
 def test_the_model_has_the_averages(run, tmp_path):
     trainer = run()
     model = toys.Tint.load(tmp_path / "out/tint.safetensors")

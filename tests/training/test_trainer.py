@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fastnorm.training import Batch
+from fastnorm.training.processes import Processes
 from fastnorm.training.trainer import Trainer
 
 
@@ -69,6 +70,37 @@ def test_the_average_of_the_weights():
         average = decay * average + (1 - decay) * trainer.recipe.model.weight.detach().double()
         assert torch.allclose(trainer.average.tensors["weight"].double(), average, rtol=1e-6)
     assert decay == 0.4 and trainer.average.tensors.keys() == {"weight"}
+
+
+class Normed(toys.recipe.Recipe):
+    def __init__(self):
+        super().__init__(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)))
+
+    def forward(self, phase, batch):
+        return dict(square=(self.model(batch.content) - 1).square().mean())
+
+
+def test_statistics_of_batch_norms_are_averaged():
+    trainer = Trainer(Normed(), replace(toys.SETTINGS, ema=0.4))
+    average = torch.ones(3, dtype=torch.float64)
+    for k in range(1, 6):
+        trainer.train(batch(k))
+        decay = min(0.4, (1 + k) / (10 + k))
+        average = decay * average + (1 - decay) * trainer.recipe.model[1].running_var.double()
+    own = trainer.recipe.model[1].running_var.clone()
+    with trainer.averaged() as model:
+        assert torch.allclose(model[1].running_var.double(), average, rtol=1e-6)
+    assert torch.equal(model[1].running_var, own) and not torch.allclose(own.double(), average, rtol=1e-3)
+
+
+def test_a_model_is_trained_in_training_mode():
+    recipe = Normed().eval()
+    trainer = Trainer(recipe, toys.SETTINGS)
+    assert recipe.model.training
+    with pytest.raises(KeyError), trainer.averaged() as model:
+        assert not model.training
+        raise KeyError
+    assert recipe.model.training
 
 
 def test_the_averages_are_the_models_weights_within(trainer):
@@ -158,3 +190,14 @@ def test_a_state_that_does_not_fit(trainer):
     state = trainer().state()
     with pytest.raises(ValueError, match="a.pt: expected gain .*not there"):
         trainer().load({**state, "recipe": {k: v for k, v in state["recipe"].items() if k != "gain"}}, "a.pt")
+
+
+def test_batch_norms_of_several_gpus(monkeypatch):
+    """Of the whole batch; weights and their names stay."""
+    monkeypatch.setattr("fastnorm.training.processes.DistributedDataParallel", lambda recipe, **settings: recipe)
+    recipe = Normed()
+    before = recipe.state_dict(keep_vars=True)
+    assert Processes(torch.device("cpu"), 0, 2).parallel(recipe) is recipe and type(recipe.model[1]) is nn.BatchNorm2d
+    assert Processes(torch.device("cuda"), 0, 2).parallel(recipe) is recipe and type(recipe.model[1]) is nn.SyncBatchNorm
+    after = recipe.state_dict(keep_vars=True)
+    assert before.keys() == after.keys() and all(after[name] is before[name] for name in before)
