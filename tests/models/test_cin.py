@@ -149,6 +149,7 @@ def test_gradients_are_the_slopes(small):
         (torch.zeros(3, 8, 8), 0, ValueError, r"content: expected shape \(N, 3, H, W\), got \(3, 8, 8\)"),
         (torch.zeros(1, 4, 8, 8), 0, ValueError, r"content: expected shape \(N, 3, H, W\), got \(1, 4, 8, 8\)"),
         (torch.zeros(1, 3, 0, 8), 0, ValueError, r"content: expected shape \(N, 3, H, W\), got \(1, 3, 0, 8\)"),
+        (torch.zeros(1, 3, 8, 8), "monet", TypeError, r"style: expected a number, indices \(N,\), or weights, got str"),
         (torch.zeros(1, 3, 8, 8), 3, ValueError, "style: expected 0 to 2, got 3"),
         (torch.zeros(1, 3, 8, 8), -1, ValueError, "style: expected 0 to 2, got -1"),
         (torch.zeros(2, 3, 8, 8), torch.tensor([0, 3]), ValueError, r"style: expected 0 to 2, got \[0, 3\]"),

@@ -23,6 +23,13 @@ def test_is_the_formula(seeds):
         assert noise[place].item() == pytest.approx(number(seeds, place), abs=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_of_any_type_it_is_the_same_rounded(dtype):
+    exact = uniform(torch.zeros(1, dtype=torch.float64), (1, 2, 30, 40), 3)
+    noise = uniform(torch.zeros(1, dtype=dtype), exact.shape, 3)
+    assert noise.dtype == dtype and (noise.double() - exact).abs().max() <= torch.finfo(dtype).eps
+
+
 def test_seeds_may_be_tensors():
     like = torch.zeros(1, dtype=torch.float64)
     assert torch.equal(uniform(like, (1, 2, 3, 4), torch.tensor(7), 1), uniform(like, (1, 2, 3, 4), 7, 1))

@@ -67,9 +67,15 @@ def test_banks_that_are_not_taken_do_not_run(small):
 def test_a_style_is_added(small, tmp_path):
     content = picture(1, 3, 16, 16).double()
     before = copy.deepcopy(small)
+    before.save_style(tmp_path / "before.safetensors", 1)
     assert small.add_style() == 3 and small.styles == 4
     with torch.no_grad():
         torch.testing.assert_close(small.stylize(content, 1), before.stylize(content, 1), rtol=0, atol=0)
+        kept = small.load_style(tmp_path / "before.safetensors")
+        torch.testing.assert_close(small.stylize(content, kept), before.stylize(content, 1), rtol=0, atol=0)
+        small.save_style(tmp_path / "new.safetensors", 3)
+        with pytest.raises(ValueError, match="new.safetensors: StyleBank: style: expected what its encode made, got one with"):
+            before.load_style(tmp_path / "new.safetensors")
         output = small.stylize(content, 3)
         assert (output - small.stylize(content, 1)).abs().max() > 1e-3
         small.save(tmp_path / "bank.safetensors")

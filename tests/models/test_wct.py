@@ -87,7 +87,10 @@ def test_by_products_it_is_the_same_style(tmp_path):
     with torch.no_grad():
         expected = exact.stylize(content, style)
         difference = (by_products.stylize(content, style) - expected).abs().mean() / expected.abs().mean()
-    assert 0 < difference < 0.05
+        assert 0 < difference < 0.05
+        exact.save_style(tmp_path / "style.safetensors", style)
+        kept = by_products.load_style(tmp_path / "style.safetensors")
+        assert all(torch.equal(kept[name], tensor) for name, tensor in exact.encode(style).items())
 
 
 @pytest.mark.parametrize(
