@@ -19,7 +19,6 @@ from .pictures import check_alpha, check_mask, check_picture, composed, mirror_t
 # What `encode` makes of a style: tensors with a row for each style, or 1 for all samples.
 Style = Tensor | dict[str, Tensor]
 
-
 # What constructors raise on arguments out of a file, which may be of any kind.
 _NOT_CONSTRUCTED = TypeError, ValueError, RuntimeError, LookupError, AttributeError, ArithmeticError
 
