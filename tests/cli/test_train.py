@@ -316,7 +316,7 @@ def test_memory_that_runs_out(train, monkeypatch):
 
 def test_without_safetensors(refused, monkeypatch):
     monkeypatch.setattr("fastnorm.cli.train.find_spec", lambda name: None)
-    refused(said=['safetensors: pip install "fastnorm[train]"'])
+    refused(said=["the model is written by a package: pip install safetensors"])
 
 
 # More than one process.
