@@ -11,7 +11,7 @@ import os
 import sys
 
 from .. import __version__, _start
-from .._start import INTERRUPTED
+from .._start import INTERRUPTED, TERMINATED, Terminated
 from .errors import UserError, complain
 
 COMMANDS = {
@@ -28,7 +28,7 @@ READER_LEFT = 141  # What a shell reports for a program whose output nobody read
 
 
 def main(argv=None) -> int:
-    """Run one command and return its exit code: 0, 2 for a user's error, 130 or 141."""
+    """Run one command and return its exit code: 0, 2 for a user's error, 130, 141 or 143."""
     if sys.stdout is None:
         complain("stdout is closed, so that there is nowhere to print to")
         return 2
@@ -42,6 +42,9 @@ def main(argv=None) -> int:
     except UserError as error:
         complain(error)
         return 2
+    except Terminated:
+        complain("terminated")
+        return TERMINATED
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED

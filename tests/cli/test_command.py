@@ -127,3 +127,30 @@ def test_ctrl_c_while_torch_is_imported(interrupted, tmp_path, line):
 def test_ctrl_c_in_another_program_is_its_own(interrupted):
     program = "try:\n    import fastnorm\nexcept KeyboardInterrupt:\n    print('mine')\n"
     assert interrupted("-c", program) == (0, "mine\n", "")
+
+
+TERMINATED = """
+import os, signal, sys
+sys.argv = ["fastnorm", "models"]
+from pathlib import Path
+from fastnorm import cli
+from fastnorm.cli import models
+from fastnorm._files import in_one_step
+
+def run(args):
+    with in_one_step(Path("out")) as temporary:
+        temporary.touch()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+models.run = run
+sys.exit(cli.main())
+"""
+
+
+def test_sigterm_leaves_nothing_behind(tmp_path):
+    package = os.path.dirname(os.path.dirname(fastnorm.__file__))
+    ended = subprocess.run(
+        [sys.executable, "-c", TERMINATED], cwd=tmp_path, env=os.environ | {"PYTHONPATH": package}, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (143, "", "fastnorm: terminated\n")
+    assert not list(tmp_path.iterdir())
