@@ -19,7 +19,7 @@ class Recipe(recipe.Recipe):
     is the eye of the losses as well.
     """
 
-    settings = Settings(lr=1e-3)
+    settings = Settings(steps=120_000, lr=1e-3)
     layers = LAYERS
 
     def __init__(

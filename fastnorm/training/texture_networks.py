@@ -22,7 +22,7 @@ class Recipe(recipe.Recipe):
     Where the network makes textures, a batch's content says how many and of what size, and no more.
     """
 
-    settings = Settings(steps=50_000, batch_size=16, lr=1e-3)
+    settings = Settings(steps=50_000, batch_size=16, lr=1e-3, lr_factor=0.8, lr_every=2000)
     layers = *STYLE[:4], CONTENT, STYLE[4]
 
     def __init__(
