@@ -11,11 +11,11 @@ COMMON = dict(steps=40_000, batch_size=8, resize=512, crop=256, lr_decay=0.0, be
               lr_factor=1.0, lr_every=1)  # fmt: skip
 FACTS = {
     "adaattn": (dict(steps=50_000, lr=1e-4), dict(style_weight=10, local_weight=3)),
-    "adaconv": (dict(steps=160_000, lr=1e-4), dict(content_weight=1, style_weight=10)),
+    "adaconv": (dict(steps=160_000, lr=1e-4, lr_decay=5e-5), dict(content_weight=1, style_weight=10)),
     "adain": (dict(steps=160_000, lr=1e-4, lr_decay=5e-5), dict(content_weight=1, style_weight=10)),
     "avatar_net": (dict(steps=120_000, lr=1e-3), dict(reconstruction_weight=10, content_weight=1, variation_weight=10)),
     "cin": (dict(batch_size=16, resize=256, lr=1e-3), dict(content_weight=1, style_weight=1e-4)),
-    "din": (dict(steps=160_000, lr=1e-4), dict(content_weight=1, style_weight=10)),
+    "din": (dict(steps=160_000, lr=1e-4, lr_decay=5e-5), dict(content_weight=1, style_weight=10)),
     "diversified": (
         dict(steps=100_000, batch_size=4, lr=1e-3), dict(style_weight=1e5, content_weight=1, diversity_weight=1)
     ),
@@ -60,6 +60,10 @@ def test_the_rate_falls_by_steps():
     settings = Settings(lr=0.5, lr_decay=0.25, lr_factor=0.5, lr_every=3)
     rates = [settings.rate(step) for step in range(7)]
     assert rates == [0.5 / (1 + 0.25 * step) * part for step, part in enumerate((1, 1, 1, 0.5, 0.5, 0.5, 0.25))]
+
+
+def test_style_bank_stylises_twice_for_each_auto_encoding():
+    assert recipe_of("style_bank").phases == ("style", "style", "identity")
 
 
 def test_style_bank_has_the_papers_rate():
