@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,8 +21,8 @@ from fastnorm.training import RECIPES, Batch, recipe_of
 
 
 class Case(NamedTuple):
-    """weights: none is its default, no two are equal. trained: by phase, the first names of the parameters that the paper
-    trains. sizes: beside the small ones.
+    """weights: none is its default, those of one recipe differ. trained: by phase, the first names of the parameters
+    that the paper trains. sizes: beside the small ones.
     """
 
     weights: dict
@@ -88,10 +89,10 @@ def case(request):
     return name, case, recipe, styles, Batch(content, style if kind == "paintings" else None, index)
 
 
-def losses_and_gradients(losses_of, recipe, phase, batch):
+def losses_and_gradients(losses_of, recipe, batch):
     """Gradients of the sum, by name; of the pictures, too, which tell a goal that has a graph."""
     torch.manual_seed(1)
-    losses = losses_of(phase)
+    losses = losses_of()
     learns = {name: parameter for name, parameter in recipe.named_parameters() if parameter.requires_grad}
     learns |= {name: picture for name, picture in batch._asdict().items() if name != "index" and picture is not None}
     gradients = torch.autograd.grad(sum(losses.values()), list(learns.values()), allow_unused=True)
@@ -109,9 +110,9 @@ def test_every_recipe_is_tested():
 def test_losses_are_the_formulas(case):
     name, about, recipe, styles, batch = case
     for phase in about.trained:
-        losses, gradients = losses_and_gradients(lambda phase: recipe(phase, batch), recipe, phase, batch)
-        formula = lambda phase: getattr(formulas, name)(recipe, phase, batch, styles, **about.weights)
-        expected, expected_gradients = losses_and_gradients(formula, recipe, phase, batch)
+        formula = partial(getattr(formulas, name), recipe, phase, batch, styles, **about.weights)
+        expected, expected_gradients = losses_and_gradients(formula, recipe, batch)
+        losses, gradients = losses_and_gradients(partial(recipe, phase, batch), recipe, batch)
         assert losses.keys() == expected.keys()
         for loss, value in expected.items():
             assert value.abs() > 1e-9
