@@ -131,7 +131,8 @@ def adaattn(recipe, phase, batch, styles, style_weight, local_weight):
 
 def _stacked(features, stage):
     """Features of all layers to that of the stage, at its positions."""
-    maps = [features[f"relu{depth}_1"][..., :: 2 ** (stage - depth), :: 2 ** (stage - depth)] for depth in range(1, stage + 1)]
+    steps = [2**depth for depth in reversed(range(stage))]
+    maps = [features[f"relu{depth}_1"][..., ::step, ::step] for depth, step in enumerate(steps, 1)]
     return normalised(torch.cat(maps, 1))
 
 
