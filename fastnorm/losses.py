@@ -128,37 +128,46 @@ class ContentLoss(_LayerLoss):
 
     Args:
         instance_norm: of instance-normalised features, which know no style (MUNIT, Huang et al., ECCV 2018; SANet).
-        eps: added to a variance.
+        eps, correction: what is added to a variance; 1 for the unbiased one.
     """
 
-    _settings = "reduction", "instance_norm", "eps"
+    _settings = "reduction", "instance_norm", "eps", "correction"
 
     def __init__(
-        self, weights: Weights = 1.0, reduction: str = "mean", *, instance_norm: bool = False, eps: float = 1e-5
+        self,
+        weights: Weights = 1.0,
+        reduction: str = "mean",
+        *,
+        instance_norm: bool = False,
+        eps: float = 1e-5,
+        correction: int = 0,
     ) -> None:
         super().__init__(weights, reduction)
         check_flag(self._name, "instance_norm", instance_norm)
-        check_number(self._name, "eps", eps, 0)
-        self.instance_norm, self.eps = instance_norm, eps
+        check_statistics_rule(self._name, (2,), eps, correction, "var")
+        self.instance_norm, self.eps, self.correction = instance_norm, eps, correction
 
     def _goal(self, target: Tensor) -> Tensor:
-        return functional.instance_norm(target, eps=self.eps) if self.instance_norm else target
+        return self._normalised(target) if self.instance_norm else target
 
     def _distance(self, input: Tensor, goal: Tensor) -> Tensor:
         if not self.instance_norm:
             return super()._distance(input, goal)
         # The difference alone is kept for the backward, not the normalised map.
         goal = self._fitting(input, goal)
-        difference = widen(functional.instance_norm(input, eps=self.eps, residual=-goal)).square()
+        difference = widen(self._normalised(input, residual=-goal)).square()
         return difference.mean() if self.reduction == "mean" else difference.sum()
+
+    def _normalised(self, map: Tensor, residual: Tensor | None = None) -> Tensor:
+        return functional.instance_norm(map, eps=self.eps, residual=residual, correction=self.correction)
 
 
 class MeanStdLoss(_LayerLoss):
     """Squared differences of each plane's mean and standard deviation (AdaIN, Huang and Belongie, ICCV 2017).
 
     Args:
-        eps, correction, eps_mode: how a deviation is taken, as in `functional.instance_stats`; AdaIN's authors take the
-            unbiased variance, correction=1.
+        eps, correction, eps_mode: how a deviation is taken, as in `functional.instance_stats`; public PyTorch code takes
+            the unbiased variance, correction=1, where AdaIN's authors have the biased one.
     """
 
     _settings = "reduction", "eps", "correction", "eps_mode"

@@ -20,8 +20,8 @@ def squares(a, b):
     return (a - b).square()
 
 
-def normalised(map, eps=1e-5):
-    mean, var = map.mean((2, 3), keepdim=True), map.var((2, 3), keepdim=True, correction=0)
+def normalised(map, eps=1e-5, correction=0):
+    mean, var = map.mean((2, 3), keepdim=True), map.var((2, 3), keepdim=True, correction=correction)
     return (map - mean) / (var + eps).sqrt()
 
 
@@ -69,6 +69,11 @@ CASES = {
         losses.ContentLoss,
         dict(instance_norm=True, eps=0.01),
         lambda a, b: [squares(normalised(a, 0.01), normalised(b, 0.01))],
+    ),
+    "content, normalised, unbiased": (
+        losses.ContentLoss,
+        dict(instance_norm=True, correction=1),
+        lambda a, b: [squares(normalised(a, correction=1), normalised(b, correction=1))],
     ),
     "mean and std": (
         losses.MeanStdLoss,

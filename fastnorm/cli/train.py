@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from .. import models, pictures, training, tune_allocator
+from ..models.inception import Inception
 from ..models.vgg import VGG19
 from ..training import checkpoint
 from ..training.data import CONTENT, STYLE, Batches, Squares
@@ -51,6 +52,8 @@ def add_arguments(parser):
     add = parser.add_argument_group("what is learnt").add_argument
     add("--vgg", metavar="FILE", help="the public weights of VGG-19 (default: where torchvision keeps them); random "
         "for trying out")
+    add("--inception", metavar="FILE", help="the public weights of Inception-v3, with which ghiasi's style network begins "
+        "(default: where torchvision keeps them); random for trying out")
     add("--init", type=Path, metavar="FILE", help="weights to start from, of the same system")
     add("--set", dest="recipe", action="append", default=[], type=_assignments, metavar="NAME=VALUE", help="an argument "
         "of the recipe, such as style_weight=20; may be repeated")
@@ -228,6 +231,7 @@ def _recipe(args, kind, styles, settings, device):
             raise UserError(f"--set {name}: {args.system}'s recipe has {', '.join(known) or 'no arguments'}")
     try:
         vgg = _eyes(args, model, Recipe.layers)
+        _begin(args, model)
         if args.init:
             model.load_state_dict(type(model).load(args.init, **model.config).state_dict())
         eye = None if vgg is None else vgg.to(device)
@@ -259,6 +263,16 @@ def _eyes(args, model, layers):
         for eye in own:
             eye.load_public(args.vgg)
     return vgg
+
+
+def _begin(args, model):
+    """With public weights, if the model has a network that does, and none from elsewhere."""
+    own = [module for module in model.modules() if isinstance(module, Inception)]
+    if args.inception and not own:
+        raise UserError(f"--inception {args.inception}: the model has no Inception-v3, leave it out")
+    if args.inception != "random" and args.init is None and args.resume is None:
+        for network in own:
+            network.load_public(args.inception)
 
 
 def _merged(assignments):

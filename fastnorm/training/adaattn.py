@@ -14,7 +14,8 @@ from .recipe import Batch, Settings
 
 class Recipe(recipe.Recipe):
     """Global style: mean and deviation at relu2_1 to relu5_1. Local: features at relu3_1 to relu5_1 against what attention
-    without learned maps makes of the content's.
+    without learned maps makes of the content's; the authors' code has relu2_1 there, too, of keys drawn by chance. Variances
+    are unbiased, as there.
 
     The encoder is VGG, and frozen; it is the eye of the losses as well.
     """
@@ -24,7 +25,7 @@ class Recipe(recipe.Recipe):
 
     def __init__(self, model: AdaAttN, vgg=None, styles=(), style_weight: float = 10.0, local_weight: float = 3.0) -> None:
         super().__init__(model, model.encoder)
-        self.style = MeanStdLoss(dict.fromkeys(LAYERS[1:], style_weight))
+        self.style = MeanStdLoss(dict.fromkeys(LAYERS[1:], style_weight), correction=1)
         self.local = ContentLoss({f"relu{stage}_1": local_weight for stage in STAGES})
 
     def forward(self, phase: str, batch: Batch) -> dict[str, Tensor]:

@@ -16,10 +16,11 @@ class Recipe(recipe.Recipe):
     """Reconstruction: pixels of the output against the content's. Content: features at four layers. Total variation.
 
     No style is transferred: what the decoder takes at its scales is the content's own. The encoder is VGG, and frozen; it
-    is the eye of the losses as well.
+    is the eye of the losses as well. The weights are the authors', whose pictures are in 0..255, and whose total variation
+    is of absolute differences; here pictures are in 0..1, and differences are squared.
     """
 
-    settings = Settings(lr=1e-3)
+    settings = Settings(steps=120_000, lr=1e-3)
     layers = LAYERS
 
     def __init__(

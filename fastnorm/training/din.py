@@ -1,6 +1,6 @@
 """DIN's training (Jing et al., AAAI 2020): all learns but VGG-19.
 
-The losses are perceptual ones; what the paper does not say is AdaIN's: layers, weights, and the steps.
+The losses are perceptual ones; what the paper does not say is AdaIN's: layers, weights, steps and rates.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Recipe(recipe.Recipe):
     The style encoder is VGG, and frozen; it is the eye of the losses as well.
     """
 
-    settings = Settings(steps=160_000, batch_size=8, lr=1e-4)
+    settings = Settings(steps=160_000, batch_size=8, lr=1e-4, lr_decay=5e-5)
     layers = LAYERS
 
     def __init__(self, model: DIN, vgg=None, styles=(), content_weight: float = 1.0, style_weight: float = 10.0) -> None:

@@ -13,7 +13,10 @@ from .recipe import Batch, Settings
 
 
 class Recipe(recipe.Recipe):
-    """The paper trains on 80 thousand paintings, or 6 thousand textures, for 4 million steps."""
+    """The paper trains on 80 thousand paintings, or 6 thousand textures, for 4 million steps.
+
+    Its Inception begins with public weights, `model.style_network.load_public()`, and learns with the rest.
+    """
 
     settings = Settings(steps=4_000_000, batch_size=8, resize=256, lr=1e-5)
     layers = STYLE

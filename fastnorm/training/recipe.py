@@ -20,7 +20,8 @@ class Settings:
     Args:
         steps, batch_size: of the whole training, and of all processes together.
         resize, crop: pixels of a picture's shorter side, and of the square that is cut from it at random.
-        lr, betas, lr_decay: of Adam; in step k the rate is lr / (1 + lr_decay * k).
+        lr, betas: of Adam.
+        lr_decay, lr_factor, lr_every: in step k the rate is lr / (1 + lr_decay * k) * lr_factor ** (k // lr_every).
         clip: the longest gradient, by its 2-norm.
         ema: decay of the averaged weights; None keeps none.
     """
@@ -34,6 +35,12 @@ class Settings:
     lr_decay: float = 0.0
     clip: float | None = None
     ema: float | None = 0.999
+    lr_factor: float = 1.0
+    lr_every: int = 1
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, of which the first has the number 0."""
+        return self.lr / (1 + self.lr_decay * step) * self.lr_factor ** (step // self.lr_every)
 
 
 class Batch(NamedTuple):
@@ -75,8 +82,7 @@ class Recipe(nn.Module):
 
     def trained(self, phase: str) -> list[nn.Parameter]:
         """The parameters that a phase changes."""
-        frozen = set() if self.vgg is None else set(self.vgg.parameters())
-        return [parameter for parameter in self.parameters() if parameter.requires_grad and parameter not in frozen]
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     @torch.no_grad()
     def sample(self, batch: Batch) -> Tensor:

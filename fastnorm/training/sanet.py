@@ -13,7 +13,8 @@ from .recipe import Batch, Settings
 
 class Recipe(recipe.Recipe):
     """Content: instance-normalised features at relu4_1 and relu5_1, which know no style. Style: mean and deviation at five
-    layers. Identity: a picture by its own style, against itself, in pixels and in features.
+    layers. Identity: a picture by its own style, against itself, in pixels and in features. Variances are unbiased, as in
+    public code.
 
     The encoder is VGG, and frozen; it is the eye of the losses as well.
     """
@@ -33,8 +34,8 @@ class Recipe(recipe.Recipe):
         """identity_weights: of pixels and of features."""
         super().__init__(model, model.encoder)
         of_pixels, of_features = identity_weights
-        self.content = ContentLoss(dict.fromkeys(LAYERS[3:], content_weight), instance_norm=True)
-        self.style = MeanStdLoss(dict.fromkeys(LAYERS, style_weight))
+        self.content = ContentLoss(dict.fromkeys(LAYERS[3:], content_weight), instance_norm=True, correction=1)
+        self.style = MeanStdLoss(dict.fromkeys(LAYERS, style_weight), correction=1)
         self.identity = IdentityLoss(dict.fromkeys(LAYERS, of_features), image_weight=of_pixels)
 
     def forward(self, phase: str, batch: Batch) -> dict[str, Tensor]:

@@ -80,7 +80,7 @@ class Trainer:
 
     def rate(self) -> float:
         """The learning rate of the next step."""
-        return self.settings.lr / (1 + self.settings.lr_decay * self.step)
+        return self.settings.rate(self.step)
 
     @contextlib.contextmanager
     def averaged(self):

@@ -16,6 +16,7 @@ class Recipe(recipe.Recipe):
     features against them.
 
     The encoder is VGG, and frozen; it is the eye of the losses as well. Decoders take turns, a phase for each.
+    Of steps and rates the paper says nothing.
     """
 
     settings = Settings(lr=1e-4)

@@ -22,19 +22,14 @@ LEFT = {
     "adain": dict(steps=100, lr=1e-2, left=0.65),
     "avatar_net": dict(steps=30, lr=1e-2, left=0.4),
     "cin": dict(steps=60, lr=2e-3, left=0.5),
-    "cin": dict(steps=60, lr=2e-3, left=0.5),
     "din": dict(steps=25, lr=1e-2, left=0.3),
     "diversified": dict(steps=10, lr=1e-2, left=0.05),
     "ghiasi": dict(steps=60, lr=2e-3, left=0.5),
-    "ghiasi": dict(steps=60, lr=2e-3, left=0.5),
-    "johnson": dict(steps=40, lr=1e-2, left=0.5),
     "johnson": dict(steps=60, lr=2e-3, left=0.5),
     # The generator's rises as long as the discriminator learns faster: see test_mgans_phases.py.
     "mgans": dict(steps=40, lr=3e-2, left=dict(discriminator=0.8)),
     "sanet": dict(steps=25, lr=5e-3, left=0.5),
     "style_bank": dict(steps=60, lr=1e-2, left=dict(style=0.5, identity=0.5)),
-    "style_bank": dict(steps=60, lr=1e-2, left=dict(style=0.5, identity=0.5)),
-    "super_resolution": dict(steps=40, lr=1e-2, left=0.5),
     "super_resolution": dict(steps=40, lr=1e-2, left=0.5),
     "texture_networks": dict(steps=10, lr=1e-2, left=0.05),
     "wct": dict(steps=60, lr=1e-2, left=0.4),
@@ -57,7 +52,9 @@ def train(name, steps, lr, seed=0):
     losses = {phase: [] for phase in recipe.phases}
     for step in range(steps):
         phase = recipe.phases[step % len(recipe.phases)]
-        loss = sum(recipe(phase, batch).values())
+        parts = recipe(phase, batch)
+        assert all(part >= 0 for kind, part in parts.items() if kind != "diversity"), parts
+        loss = sum(parts.values())
         optimizers[phase].zero_grad()
         loss.backward()
         optimizers[phase].step()
