@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import math
+import os
 import zlib
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +14,9 @@ from pathlib import Path
 import torch
 
 from .. import models, pictures, training, tune_allocator
+from ..models import files
 from ..models.inception import Inception
+from ..models.system import NOT_CONSTRUCTED
 from ..models.vgg import VGG19
 from ..training import checkpoint
 from ..training.data import CONTENT, STYLE, Batches, Squares
@@ -178,8 +181,12 @@ def _check_style(args, kind):
 
 def _check_output(args):
     jobs.check_folder(args.output)
-    if args.resume is None and (path := checkpoint.newest(args.output / "checkpoints")):
+    path = checkpoint.newest(args.output / "checkpoints")
+    if path and args.resume is None:
         raise UserError(f"-o {args.output} holds a training already, {path}: --resume goes on, or choose another folder")
+    if path and args.resume != NEWEST and not (os.path.exists(args.resume) and os.path.samefile(args.resume, path)):
+        advice = "move it away, or choose another folder"
+        raise UserError(f"--resume {args.resume}: -o {args.output} holds another checkpoint, {path}: {advice}")
 
 
 def _squares(folder, stream, seed, settings):
@@ -220,15 +227,12 @@ def _memory_for(settings):
 
 
 def _recipe(args, kind, styles, settings, device):
-    model = _model(args, {"styles": len(styles)} if kind == "numbers" else {})
-    if settings.crop < model.least or settings.crop % model.multiple:
-        raise UserError(f"--crop {settings.crop}: {args.system} needs a multiple of {model.multiple}, from {model.least} up")
     Recipe = training.recipe_of(args.system)
-    given = _merged(args.recipe)
-    known = list(inspect.signature(Recipe.__init__).parameters)[4:]
-    for name in given:
-        if name not in known:
-            raise UserError(f"--set {name}: {args.system}'s recipe has {', '.join(known) or 'no arguments'}")
+    given = _weights(args, Recipe)
+    model = _model(args, {"styles": len(styles)} if kind == "numbers" else {})
+    multiple, least = model.multiple * model.enlarges, model.least * model.enlarges
+    if settings.crop < least or settings.crop % multiple:
+        raise UserError(f"--crop {settings.crop}: {args.system} needs a multiple of {multiple}, from {least} up")
     try:
         vgg = _eyes(args, model, Recipe.layers)
         _begin(args, model)
@@ -240,16 +244,40 @@ def _recipe(args, kind, styles, settings, device):
         raise UserError(error) from None
 
 
+def _weights(args, Recipe):
+    """What --set says. All that recipes take is weights of losses, alone or as a tuple."""
+    known = dict(list(inspect.signature(Recipe.__init__).parameters.items())[4:])
+    given = _merged(args.recipe)
+    for name, value in given.items():
+        if name not in known:
+            has = f"{args.system}'s recipe has {', '.join(known)}; settings such as the rate have options"
+            raise UserError(f"--set {name}: {has}")
+        count = len(known[name].default) if isinstance(known[name].default, tuple) else None
+        numbers = [value] if count is None else value
+        if not isinstance(numbers, list) or len(numbers) != (count or 1) or not all(map(_is_weight, numbers)):
+            expected = "a number from 0 up" if count is None else f"a list of {count} numbers from 0 up"
+            raise UserError(f"--set {name}: expected {expected}, got {json.dumps(value)}")
+    return given
+
+
+def _is_weight(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
 def _model(args, counted):
     sizes = _merged(args.sizes)
     if counted.keys() & sizes.keys():
         raise UserError("--set-model styles: it is the number of pictures in --style, leave it out")
+    known = [name for name in models.default_sizes(args.system) if name not in counted]
+    if unknown := next((name for name in sizes if name not in known), None):
+        raise UserError(f"--set-model {unknown}: {args.system} has {', '.join(known)}")
     try:
         return models.build(args.system, **counted, **sizes)
-    except (TypeError, ValueError) as error:
+    except NOT_CONSTRUCTED as error:
         if not sizes:
             raise
-        raise UserError(f"--set-model: {args.system}: {error}") from None
+        said = ", ".join(f"{name}={json.dumps(value)}" for name, value in sizes.items())
+        raise UserError(f"--set-model {said}: {args.system} cannot be built: {files.one_line(error)}") from None
 
 
 def _eyes(args, model, layers):
@@ -328,8 +356,10 @@ def _load(trainer, path, told):
     state = checkpoint.load(path, told)
     try:
         trainer.load(state, path)
-    except (ValueError, KeyError) as error:
+    except ValueError as error:
         raise UserError(error) from None
+    except (LookupError, TypeError, AttributeError, RuntimeError) as error:
+        raise UserError(f"{path} is no whole checkpoint of this training: {files.one_line(error)}") from None
     if trainer.step >= trainer.settings.steps:
         raise UserError(f"{path} has {trainer.step} steps done already: choose more --steps than {trainer.settings.steps}")
 

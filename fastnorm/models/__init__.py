@@ -8,11 +8,12 @@ Importing this package imports no system and nothing outside the base install.
 
 from __future__ import annotations
 
+import inspect
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["SYSTEMS", "Entry", "MissingWeights", "build", "load", "published_sizes"]
+__all__ = ["SYSTEMS", "Entry", "MissingWeights", "build", "default_sizes", "load", "published_sizes"]
 
 
 class MissingWeights(ModuleNotFoundError):
@@ -56,6 +57,12 @@ SYSTEMS = {
 def build(name: str, **sizes):
     """A system with random weights; sizes are the paper's unless told."""
     return _class_of("build", name)(**sizes)
+
+
+def default_sizes(name: str) -> dict:
+    """A system's constructor arguments, by name, and the paper's sizes."""
+    arguments = inspect.signature(_class_of("default_sizes", name)).parameters.values()
+    return {argument.name: argument.default for argument in arguments}
 
 
 def published_sizes(name: str) -> dict:

@@ -19,8 +19,8 @@ from .pictures import check_alpha, check_mask, check_picture, composed, mirror_t
 # What `encode` makes of a style: tensors with a row for each style, or 1 for all samples.
 Style = Tensor | dict[str, Tensor]
 
-# What constructors raise on arguments out of a file, which may be of any kind.
-_NOT_CONSTRUCTED = TypeError, ValueError, RuntimeError, LookupError, AttributeError, ArithmeticError
+# What constructors raise on arguments of any kind, as of a file.
+NOT_CONSTRUCTED = TypeError, ValueError, RuntimeError, LookupError, AttributeError, ArithmeticError
 
 
 class System(nn.Module):
@@ -64,7 +64,7 @@ class System(nn.Module):
         raise TypeError(f"{type(self).__name__}: encode: it takes no style")
 
     def names_kept(self, style: dict[str, Tensor]) -> set[str]:
-        """The names of all tensors that there should be in what was kept of a style, or of a mixture; of any, unless told."""
+        """The names of all tensors that there should be in what was kept of a style, or of a mixture; any, unless told."""
         return set(style)
 
     def paint(self, content: Tensor, style: Style | None, alpha: float) -> Tensor:
@@ -186,7 +186,7 @@ class System(nn.Module):
         dtype = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), torch.float32)
         try:
             model = cls(**{**about["config"], **sizes}).to(dtype)
-        except _NOT_CONSTRUCTED as error:
+        except NOT_CONSTRUCTED as error:
             raise ValueError(f"{path}: sizes: {files.one_line(error)}") from None
         files.load_tensors(model, tensors, path)
         return model.eval()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
+import zipfile
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ import torch
 from .._errors import UserError
 from .._files import write_whole
 
+PARTS = {"settings", "step", "recipe", "average", "optimizers", "scaler"}
 KEPT = 3  # The newest; those of fewer steps make room.
 
 
@@ -46,6 +48,8 @@ def load(path: Path, settings: dict) -> dict:
     """The state; raises UserError for a file that is none, or one of a training that was told something else."""
     if not path.is_file():
         raise UserError(f"--resume {path}: there is no such file")
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"--resume {path}: it is no checkpoint of fastnorm train, or not all of one")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, about pickles of kinds that are refused anyway.
@@ -54,7 +58,7 @@ def load(path: Path, settings: dict) -> dict:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         refused = "is refused, as damaged or as holding more than tensors, which may run code"
         raise UserError(f"{path} {refused}: {reason}") from None
-    if not isinstance(state, dict) or not {"settings", "step", "recipe", "optimizers"} <= state.keys():
+    if not isinstance(state, dict) or not PARTS <= state.keys():
         raise UserError(f"{path} is no checkpoint of fastnorm train")
     _check_settings(path, json.loads(state.pop("settings")), json.loads(json.dumps(settings)))
     return state

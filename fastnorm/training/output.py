@@ -38,19 +38,21 @@ class Output:
 
     def begin(self, step: int) -> None:
         """Of the log, what came after the step at which this begins is no longer so."""
-        entries = []
-        with contextlib.suppress(FileNotFoundError):
-            for line in (self.folder / "log.jsonl").read_text().splitlines():
-                with contextlib.suppress(ValueError, KeyError):  # A line that was cut short.
-                    entries += [line] if json.loads(line)["step"] <= step else []
         with self._told("log.jsonl") as path:
-            write_whole(path, "".join(f"{line}\n" for line in entries).encode())
+            if path.exists():
+                entries = []
+                for line in path.read_text().splitlines():
+                    with contextlib.suppress(ValueError, KeyError):  # A line that was cut short.
+                        entries += [line] if json.loads(line)["step"] <= step else []
+                write_whole(path, "".join(f"{line}\n" for line in entries).encode())
         if self.tensorboard:
             self._board = board(self.folder / "tensorboard", step)
 
     def log(self, step: int, rate: float, losses: dict[str, float]) -> None:
-        with self._told("log.jsonl") as path, open(path, "a") as file:
-            file.write(json.dumps({"step": step, "lr": rate, "losses": losses}) + "\n")
+        with self._told("log.jsonl") as path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "a") as file:
+                file.write(json.dumps({"step": step, "lr": rate, "losses": losses}) + "\n")
         if self._board:
             for name, loss in losses.items():
                 self._board.add_scalar(f"loss/{name}", loss, step)

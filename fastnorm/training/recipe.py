@@ -33,10 +33,10 @@ class Settings:
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     lr_decay: float = 0.0
-    clip: float | None = None
-    ema: float | None = 0.999
     lr_factor: float = 1.0
     lr_every: int = 1
+    clip: float | None = None
+    ema: float | None = 0.999
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, of which the first has the number 0."""

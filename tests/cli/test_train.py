@@ -117,7 +117,7 @@ def test_the_settings_are_the_recipes_unless_told(train, folders, monkeypatch):
     monkeypatch.setattr(training.trainer.Trainer, "__init__", note)
     told = "--ema", "none", "--clip", 2.5, "--lr", 0.5, "--set", "style_weight=20", "--set", '{"content_weight": 3}'
     assert train(*told)[0] == 0
-    assert seen["settings"] == Settings(4, 2, 20, 16, 0.5, (0.9, 0.999), 5e-5, 2.5, None)
+    assert seen["settings"] == Settings(4, 2, 20, 16, 0.5, lr_decay=5e-5, clip=2.5, ema=None)
     assert set(seen["recipe"].style.weights.values()) == {20} and set(seen["recipe"].content.weights.values()) == {3}
 
 
@@ -239,6 +239,26 @@ def test_output(refused, folders, train):
     refused(said=["out holds a training already", "000004.pt", "--resume"])
 
 
+def test_weights_of_two(refused):
+    for value in ("1", "[1]", "[1, 2, 3]", "[1, -1]", "[1, null]"):
+        said = f"--set identity_weights: expected a list of 2 numbers from 0 up, got {value}"
+        refused("--set", f"identity_weights={value}", system="sanet", said=[said])
+
+
+def test_the_crop_of_super_resolution_is_what_comes_out(refused, train):
+    sizes = "--vgg", "random", "--set-model", "scale=2", "--set-model", "width=6", "--set-model", "residual_blocks=1"
+    model = dict(system="super_resolution", style=None, model=sizes)
+    refused("--crop", 17, said=["--crop 17: super_resolution needs a multiple of 2, from 16 up"], **model)
+    refused("--crop", 14, said=["--crop 14: super_resolution needs a multiple of 2, from 16 up"], **model)
+    assert train("--crop", 18, **model)[0] == 0
+
+
+def test_a_start_that_fails_leaves_nothing(train, folders, monkeypatch):
+    monkeypatch.setattr(training.trainer.Trainer, "train", lambda *_: torch.empty(2**60, dtype=torch.uint8))
+    assert train()[0] == 2
+    assert not (folders / "out").exists()
+
+
 def test_sizes(refused):
     refused("--crop", 24, said=["--crop 24: expected at most --resize, which is 20"])
     refused("--crop", 20, said=["--crop 20: adain needs a multiple of 8, from 16 up"])
@@ -257,8 +277,15 @@ def test_sizes(refused):
         ("--precision", "float8", "bfloat16"),
         ("--set", "style_weight", "NAME=VALUE"),
         ("--set", "style=1", "--set style: adain's recipe has content_weight, style_weight"),
-        ("--set-model", "width=3", "unexpected keyword argument 'width'"),
-        ("--set-model", "widths=3", "--set-model: adain"),
+        ("--set", "betas=[0.5,0.9]", "style_weight; settings such as the rate have options"),
+        ("--set", "style_weight=x", 'style_weight: expected a number from 0 up, got "x"'),
+        *(("--set", f"style_weight={value}", f"--set style_weight: expected a number from 0 up, got {value}") for value in (
+            "null", "NaN", "Infinity", "-1", "true", "[1]"
+        )),
+        ("--set-model", "width=3", "--set-model width: adain has widths, eps"),
+        *(("--set-model", f"widths={value}", f"--set-model widths={value}: adain cannot be built: ") for value in (
+            "3", "[4, 6]", "null", "[4, 6, 8, -1]", "[4, 6, 8, 1.5]", '["a", "b", "c", "d"]'
+        )),
         ("--set-model", "{widths: 3}", "JSON"),
         ("--vgg", "nowhere.pth", "no VGG-19 weights at nowhere.pth"),
         ("--init", "nowhere.safetensors", "no weight file nowhere.safetensors"),
@@ -297,8 +324,15 @@ def test_going_on_with_something_else(refused, train, folders):
     models.build("adain", widths=(4, 6, 8, 10)).save(folders / "other.safetensors")
     refused(*longer, "--init", folders / "other.safetensors", said=["untrained weights (--vgg, --init)"])
     path = folders / "out/checkpoints/000004.pt"
+    earlier = path.with_name("000002.pt")
+    for other in (earlier, "nowhere.pt"):
+        refused("--resume", other, said=[f"--resume {other}: -o", f"holds another checkpoint, {path}: move it away"])
+    state = torch.load(path)
+    state["average"].popitem()
+    torch.save(state, path)
+    refused(*longer, said=["000004.pt is no whole checkpoint of this training: "])
     path.write_bytes(path.read_bytes()[:2000])
-    refused(*longer, said=["000004.pt is refused, as damaged"])
+    refused(*longer, said=["000004.pt: it is no checkpoint of fastnorm train, or not all of one"])
 
 
 def test_a_loss_that_is_no_number(train):
