@@ -106,6 +106,12 @@ def measure(path: Path, longest: int | None = None) -> tuple[int, int]:
     return size
 
 
+def count(path: Path) -> int:
+    """How many pictures the file holds, as an animated GIF does; what cameras put beside a photo does not count."""
+    with _opened(path) as image:
+        return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+
+
 def _fit(size: tuple[int, int], longest: int | None = None, shorter: int | None = None) -> tuple[int, int]:
     """The size whose longer side is `longest`, or whose shorter side is `shorter`, in the same proportions."""
     if longest is None and shorter is None:

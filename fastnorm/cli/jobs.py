@@ -35,6 +35,9 @@ def plan(inputs: list[Path], output: str, keep: list[Path]) -> list[Job]:
         jobs = [Job(source, Path(output) / _name(source, kind)) for source in sources]
     else:
         jobs = [Job(sources[0], Path(output))]
+        if video.is_one(jobs[0].target) != (kind is video):
+            made = f"{sources[0]} is a {_names(kind)[:-1]}, and so is what comes of it"
+            raise UserError(f"-o {output}: {made}: use {', '.join(kind.WRITABLE)}")
         kind.check_format(jobs[0].target)
         check_parent(jobs[0].target)
     check_targets(jobs, keep)
@@ -71,6 +74,8 @@ def check(job: Job, longest: int | None, painter) -> None:
     """Raise unless the header says that the picture can be read, stylised and written at this size."""
     width, height = size = pictures.measure(job.source, longest)
     pictures.check_format(job.target, size)
+    if (stills := pictures.count(job.source)) > 1:
+        complain(f"{job.source} holds {stills} pictures, of which the first is taken")
     check_memory(job.source, width, height, painter)
 
 

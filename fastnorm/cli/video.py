@@ -21,7 +21,7 @@ import numpy as np
 
 from .. import pictures
 from .._files import in_one_step
-from .errors import UserError
+from .errors import UserError, complain
 
 READABLE = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv")
 _H264 = ["-c:v", "libx264", "-crf", "18", "-c:a", "copy"]
@@ -106,16 +106,20 @@ def _frames(words, rate):
 
 
 def frames(clip: Clip, batch: int = 1) -> Iterator[np.ndarray]:
-    """All frames, up to `batch` at once: (n, H, W, 3), 8 bits."""
+    """All frames, up to `batch` at once: (n, H, W, 3), 8 bits; fewer than the file speaks of are told."""
     arguments = ["-nostdin", "-i", f"file:{clip.path}", "-map", "0:v:0", "-filter:v", clip.filters]
-    size, failed = clip.width * clip.height * 3, f"{clip.path} cannot be read to its end"
+    size, count, failed = clip.width * clip.height * 3, 0, f"{clip.path} cannot be read to its end"
     with _running([*arguments, "-pix_fmt", "rgb24", "-f", "rawvideo", "pipe:1"], failed, stdout=subprocess.PIPE) as process:
         while data := process.stdout.read(batch * size):
             whole = len(data) // size
+            count += whole
             if whole:
                 yield np.frombuffer(data, np.uint8, whole * size).reshape(-1, clip.height, clip.width, 3)
             if len(data) % size:
                 break  # It was cut off in a frame, and tells why as it ends.
+    # Durations are rounded, and of the longest stream.
+    if clip.frames and count < min(0.95 * clip.frames, clip.frames - 1):
+        complain(f"{clip.path} ends after {count} of about {clip.frames} frames: it may be cut short")
 
 
 @contextlib.contextmanager

@@ -228,3 +228,11 @@ def test_pictures_below_a_folder(tmp_path, noise):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty holds no picture"):
         pictures.find_below(tmp_path / "empty")
+
+
+def test_of_an_animation_the_first_picture_is_taken_and_it_is_said(stylize, tmp_path):
+    stills = [Image.new("L", (20, 16), gray) for gray in (40, 80, 120)]
+    stills[0].save(tmp_path / "moving.gif", save_all=True, append_images=stills[1:])
+    code, _, err = stylize(tmp_path / "moving.gif", "--style", 7, "-o", tmp_path / "out.png")
+    assert (code, err) == (0, f"fastnorm: {tmp_path}/moving.gif holds 3 pictures, of which the first is taken\n")
+    assert Image.open(tmp_path / "out.png").convert("RGB").getpixel((3, 3)) == (215, 215, 215)

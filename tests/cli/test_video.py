@@ -30,7 +30,7 @@ if "yuv4mpegpipe" in arguments:
     sys.stdout.buffer.write(b"YUV4MPEG2 W{WIDTH} H{HEIGHT} F10:1 Ip A1:1 C420jpeg\\nFRAME\\n" + bytes(30))
 elif "pipe:1" in arguments:
     print("x" * 200_000, file=sys.stderr)  # More than a pipe holds.
-    for frame in range({FRAMES}):
+    for frame in range(2 if fail == "short" else {FRAMES}):
         sys.stdout.buffer.write(bytes([10 * frame]) * ({WIDTH // 2 * 2} * {HEIGHT // 2 * 2} * 3))
     if fail == "read":
         sys.stdout.buffer.write(b"half a frame")
@@ -129,6 +129,13 @@ def test_folders(stylize, clip, photo, tmp_path):
     assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["c.png"]
 
 
+def test_a_clip_that_ends_early(stylize, clip, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAIL", "short")
+    code, out, err = stylize(clip)
+    assert (code, err) == (0, f"fastnorm: {clip} ends after 2 of about 5 frames: it may be cut short\n")
+    assert ": 16x12, 2 frames, " in out
+
+
 @pytest.mark.parametrize("fail, said", [("probe", "no such stream"), ("read", "invalid data"), ("write", "Unknown encoder")])
 def test_ffmpeg_that_fails(stylize, clip, tmp_path, monkeypatch, fail, said):
     """The last line of its words is told, and what was at the output's place stays."""
@@ -173,7 +180,8 @@ def test_what_is_refused(stylize, clip, photo, tmp_path, monkeypatch):
         ([clip], "clip.mp4", "clip.mp4 would be overwritten"),
         ([clip, tmp_path / "b.mp4"], "out.mp4", "several videos need a folder"),
         ([tmp_path / "no.mp4"], "out.mp4", "no.mp4: there is no such file"),
-        ([photo()], "out.mp4", "no format is written under the ending '.mp4'"),
+        ([photo()], "out.mp4", "photo.png is a picture, and so is what comes of it: use .png, .jpg"),
+        ([clip], "out.png", "clip.mp4 is a video, and so is what comes of it: use .mp4, .m4v"),
         ([clip, "--size", 9], "out.mp4", "8x6 pixels: the smallest that works is 8 a side"),
     ):
         code, out, err = stylize(*inputs, output=output)
