@@ -70,6 +70,8 @@ def _opened(path):
     safetensors = _safetensors()
     if _is_pickle(path):
         raise ValueError(f"{path} is a pickle, which may run code: expected a .safetensors file")
+    if _start(path)[8:9] not in (b"{", b""):
+        raise ValueError(f"{path} is no safetensors file")
     try:
         with safetensors.safe_open(path, "pt") as file:
             yield file
@@ -127,10 +129,15 @@ def _existing(path) -> Path:
 
 
 def _is_pickle(path: Path) -> bool:
-    """By its first bytes: a zip file as of torch.save, or a bare pickle; safetensors begin with the length of a header."""
-    with open(path, "rb") as file:
-        start = file.read(9)
+    """By its first bytes: a zip file as of torch.save, or a bare pickle."""
+    start = _start(path)
     return start[:2] == b"PK" or start[:1] == b"\x80" and start[8:9] != b"{"
+
+
+def _start(path: Path) -> bytes:
+    """Nine bytes: of safetensors the length of a header, and its first."""
+    with open(path, "rb") as file:
+        return file.read(9)
 
 
 def one_line(error: Exception) -> str:

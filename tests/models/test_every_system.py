@@ -288,6 +288,8 @@ def test_files_that_are_no_weights(name, tmp_path):
     for kept in (0, 5, 100, len(whole) - 1):
         path.write_bytes(whole[:kept])
         refused(name, path, "is not a whole safetensors file, get it again")
+    path.write_text("Dear all, enclosed you find")
+    refused(name, path, "is no safetensors file")
     for legacy in (True, False):
         torch.save(model.state_dict(), path, _use_new_zipfile_serialization=not legacy)
         refused(name, path, "is a pickle, which may run code")
