@@ -289,7 +289,10 @@ def _eyes(args, model, layers):
         own.append(vgg)
     if args.vgg != "random":
         for eye in own:
-            eye.load_public(args.vgg)
+            try:
+                eye.load_public(args.vgg)
+            except models.MissingWeights as error:
+                raise UserError(f"--vgg: {error}; or --vgg random to try out") from None
     return vgg
 
 
@@ -300,7 +303,10 @@ def _begin(args, model):
         raise UserError(f"--inception {args.inception}: the model has no Inception-v3, leave it out")
     if args.inception != "random" and args.init is None and args.resume is None:
         for network in own:
-            network.load_public(args.inception)
+            try:
+                network.load_public(args.inception)
+            except models.MissingWeights as error:
+                raise UserError(f"--inception: {error}; or --inception random to try out") from None
 
 
 def _merged(assignments):

@@ -287,7 +287,7 @@ def test_sizes(refused):
             "3", "[4, 6]", "null", "[4, 6, 8, -1]", "[4, 6, 8, 1.5]", '["a", "b", "c", "d"]'
         )),
         ("--set-model", "{widths: 3}", "JSON"),
-        ("--vgg", "nowhere.pth", "no VGG-19 weights at nowhere.pth"),
+        ("--vgg", "nowhere.pth", "--vgg: no VGG-19 weights at nowhere.pth: "),
         ("--init", "nowhere.safetensors", "no weight file nowhere.safetensors"),
         ("--resume", "nowhere.pt", "nowhere.pt: there is no such file"),
     ],
