@@ -37,6 +37,7 @@ READABLE = {
     ".ppm": "PPM",
     ".pgm": "PPM",
 }
+KINDS = tuple(dict.fromkeys(READABLE.values()))
 WRITABLE = {
     ".png": ("PNG", {}),
     ".jpg": ("JPEG", {"quality": 92, "subsampling": 0}),
@@ -164,7 +165,7 @@ def _opened(path):
             raise UserError(f"{path} is not a file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, about damage that it can read past.
-            with Image.open(path, formats=sorted(set(READABLE.values()))) as image:
+            with Image.open(path, formats=KINDS) as image:
                 if image.mode == "F":
                     raise UserError(f"{path} has floating-point pixels: save it with 8 or 16 bits a channel")
                 yield image
@@ -173,7 +174,7 @@ def _opened(path):
     except Image.DecompressionBombError:
         raise UserError(f"{path} has more than {_MOST_PIXELS:,} pixels: make it smaller first") from None
     except Image.UnidentifiedImageError:
-        raise UserError(f"{path} is not a picture of a kind that is read: {_endings(READABLE)}") from None
+        raise UserError(f"{path} is not a picture by its content: expected {', '.join(KINDS)}") from None
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file, check its name") from None
     except MemoryError:

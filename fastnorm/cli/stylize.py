@@ -16,10 +16,10 @@ from .painter import DTYPES, Painter
 
 EPILOG = """Pictures are written upright, in sRGB, without EXIF or colour profile. Transparency is kept, except in JPEG;
 what is transparent is painted as white. A file that exists is replaced, an input never. Of a folder the pictures are taken,
-or its videos where it has no pictures. Videos pass through ffmpeg, each frame is painted by itself, the sound stays;
-pictures and videos are not taken together. One --mask numbers the regions of S styles by S gray levels, evenly from black,
-the first, to white; of several, one for each style, the brightness is the style's share. Masks are of the picture's size,
-before --size or after it."""
+not those of folders in it, or its videos where it has no pictures. Videos pass through ffmpeg, each frame is painted by
+itself, the sound stays; pictures and videos are not taken together. One --mask numbers the regions of S styles by S gray
+levels, evenly from black, the first, to white; of several, one for each style, the brightness is the style's share. Masks
+are of the picture's size, before --size or after it."""
 
 
 def add_arguments(parser):
@@ -55,7 +55,7 @@ def run(args) -> int:
         with _told(job, failed):
             if video.is_one(job.source):
                 clips[job] = clip = video.probe(job.source, args.size)
-                painter.check_masks(clip.height, clip.width)
+                painter.check_masks(clip.height, clip.width, video.MULTIPLE, whose=job.source)
                 jobs.check_memory(job.source, clip.width, clip.height, painter, args.batch)
             else:
                 jobs.check(job, args.size, painter)
@@ -80,6 +80,8 @@ def run(args) -> int:
         for each in done:
             frames = ", {frames} frames".format(**each) if clips else ""
             print("{output}: {width}x{height}{}, {seconds:.2f} s".format(frames, **each))
+        if failed and done:
+            complain(f"{len(failed)} of {len(failed) + len(done)} could not be painted")
     return 2 if failed else 0
 
 
@@ -111,6 +113,7 @@ def _told(job, failed):
 
 def _stylize(job, longest, painter):
     picture = pictures.read(job.source, longest)
+    painter.check_masks(*picture.rgb.shape[2:], whose=job.source)
     started = time.perf_counter()
     with _memory_for(job.source):
         stylized = painter(picture.rgb)

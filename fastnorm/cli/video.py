@@ -34,6 +34,7 @@ WRITABLE = {
     ".mkv": ("matroska", _H264),
     ".webm": ("webm", _VP9),
 }
+MULTIPLE = 2  # Of sides, which most formats ask for.
 _MISSING = "videos need the program ffmpeg: install it (https://ffmpeg.org), so that a shell finds it"
 _SQUARE_PIXELS = "scale=round(iw*sar):ih,setsar=1"
 _BT709 = (
@@ -90,7 +91,7 @@ def probe(path: Path, longest: int | None = None) -> Clip:
     wanted = (width, height)
     if longest:
         wanted = tuple(max(1, round(side * longest / max(width, height))) for side in (width, height))
-    wanted = tuple(side // 2 * 2 for side in wanted)  # Which most formats of video ask for.
+    wanted = tuple(side // MULTIPLE * MULTIPLE for side in wanted)
     if min(wanted) < pictures.SMALLEST:
         raise UserError(f"{path} is {wanted[0]}x{wanted[1]} pixels: the smallest that works is {pictures.SMALLEST} a side")
     fit = "scale={}:{}:flags=lanczos" if longest else "crop={}:{}:0:0"

@@ -40,15 +40,15 @@ SYSTEMS = {
     "adaconv": Entry("adaconv", "AdaConv", "paintings", "filters predicted from the style (Chandran et al., CVPR 2021)"),
     "adain": Entry("adain", "AdaIN", "paintings", "mean and deviation of features (Huang and Belongie, ICCV 2017)"),
     "avatar_net": Entry("avatar_net", "AvatarNet", "paintings", "patches of the style (Sheng et al., CVPR 2018)"),
-    "cin": Entry("cin", "CIN", "numbers", "26 built-in styles and their mixtures (Dumoulin et al., ICLR 2017)", True),
+    "cin": Entry("cin", "CIN", "numbers", "many styles, and mixtures (Dumoulin et al., ICLR 2017)", True),
     "din": Entry("din", "DIN", "paintings", "a light network, filters made from the style (Jing et al., AAAI 2020)"),
-    "diversified": Entry("diversified", "Diversified", "numbers", "many styles in one network (Li et al., CVPR 2017)"),
+    "diversified": Entry("diversified", "Diversified", "numbers", "many styles or textures (Li et al., CVPR 2017)"),
     "ghiasi": Entry("ghiasi", "Ghiasi", "paintings", "any painting as the style (Ghiasi et al., BMVC 2017)", True),
     "johnson": Entry("johnson", "Johnson", "one", "one network a style (Johnson et al., ECCV 2016)"),
     "mgans": Entry("mgans", "MGANs", "one", "features decoded as a discriminator taught (Li and Wand, ECCV 2016)"),
     "sanet": Entry("sanet", "SANet", "paintings", "attention to features of two layers (Park and Lee, CVPR 2019)"),
     "style_bank": Entry("style_bank", "StyleBank", "numbers", "a bank of filters for each style (Chen et al., CVPR 2017)"),
-    "super_resolution": Entry("johnson", "SuperResolution", None, "more pixels, no style (Johnson et al., ECCV 2016)"),
+    "super_resolution": Entry("johnson", "SuperResolution", None, "sides 4 times as long (Johnson et al., ECCV 2016)"),
     "texture_networks": Entry("texture_networks", "TextureNetworks", "one", "noise of six scales (Ulyanov et al., 2016)"),
     "wct": Entry("wct", "WCT", "paintings", "whitening and colouring, no training on styles (Li et al., NIPS 2017)"),
 }
@@ -88,7 +88,8 @@ def load(name: str, weights=None, **sizes):
     if not SYSTEMS[name].published:
         if weights is not None:
             return system.load(weights, **sizes)  # Which says what is wrong with it.
-        raise MissingWeights(f"no package carries weights of {name}: train it (fastnorm train {name}), or give a file")
+        advice = f"train it (fastnorm train {name}), or give a file (--weights)"
+        raise MissingWeights(f"no package carries weights of {name}: {advice}")
     return system.from_package(weights, **sizes)
 
 

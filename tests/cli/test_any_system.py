@@ -306,14 +306,14 @@ def test_masks_that_are_refused(refused, cin, photo, tmp_path):
     fit, wrong = mask(tmp_path / "fit.png", np.full((24, 40), 255)), mask(tmp_path / "wrong.png", np.zeros((24, 41)))
     black = mask(tmp_path / "black.png", np.zeros((24, 40)))
     one, two = ["--weights", weights, "--style", 0], ["--weights", weights, "--style", 0, "--style", 1]
-    refused(content, *two, "--mask", wrong, said=["wrong.png is 41x24 pixels, the picture 40x24"])
+    refused(content, *two, "--mask", wrong, said=f"--mask {wrong} is 41x24 pixels, {content} 40x24: make a mask")
     tall = mask(tmp_path / "tall.png", np.zeros((40, 24)))
-    refused(content, *two, "--mask", tall, "--size", 20, said="tall.png is 12x20 pixels at --size 20, the picture 20x12")
+    refused(content, *two, "--mask", tall, "--size", 20, said=f"tall.png is 12x20 pixels at --size 20, {content} 20x12")
     refused(content, *one, "--mask", fit, said="repeat --style")
     refused(content, *two, said=["--style is repeated", "--mask"])
     refused(content, *two, *3 * ["--mask", fit], said="one for each of 2 styles, got 3")
     refused(content, *two, "--mask", black, "--mask", black, said=["at every pixel", "960 of 960"])
-    refused(content, *two, "--mask", tmp_path / "no.png", said="no.png: there is no such file")
+    refused(content, *two, "--mask", tmp_path / "no.png", said=f"--mask {tmp_path}/no.png: there is no such file")
 
 
 # What is refused.

@@ -63,7 +63,7 @@ def test_truncated(refused, photo, name):
 def test_not_a_picture(refused, tmp_path, content):
     picture = tmp_path / "letter.jpg"
     picture.write_bytes(content)
-    refused(picture, said=["letter.jpg is not a picture", ".png", ".jpg"])
+    refused(picture, said=["letter.jpg is not a picture by its content: expected PNG, JPEG, "])
 
 
 def test_floating_point(refused, tmp_path):
@@ -167,8 +167,11 @@ def test_painting_that_cannot_be_read(refused, photo, tmp_path):
     painting = tmp_path / "painting.jpg"
     painting.write_text("not a picture")
     refused(photo(), style=painting, said=["painting.jpg is not a picture"])
-    refused(photo(), style=tmp_path, said=["is not a file"])
-    refused(photo(), style=photo("dot.png", 1, 1), said=["1x1", "8x8"])
+    refused(photo(), style=tmp_path, said=[f"style {tmp_path}: it is a folder: name a picture in it"])
+
+
+def test_a_mixture_without_weights(refused, photo):
+    refused(photo(), style="3, 12", said=["there is no such file; in a mixture each has its weight, as in 3:1,12:1"])
 
 
 # The output.
@@ -305,7 +308,9 @@ def test_a_broken_picture_among_others(stylize, photo, tmp_path):
     code, out, err = stylize(tmp_path / "in", "--style", 7, "-o", tmp_path / "out")
     assert code == 2
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [first.name, last.name]
-    assert [line.split("/")[-1].split()[0] for line in err.splitlines()] == ["2.png", "4.png", "3.png"]
+    *lines, last = err.splitlines()
+    assert [line.split("/")[-1].split()[0] for line in lines] == ["2.png", "4.png", "3.png"]
+    assert last == "fastnorm: 3 of 5 could not be painted"
     assert out.count("\n") == 2
 
 

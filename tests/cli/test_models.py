@@ -29,12 +29,15 @@ def test_json(command):
     found = json.loads(out)
     assert (code, err) == (0, "") and list(found) == list(models.SYSTEMS)
     expected = cost("cin")
-    assert found["cin"]["styles"] == "numbers" and found["cin"]["weights"] == "published"
+    published = cost("cin", **models.published_sizes("cin"))
+    assert found["cin"]["styles"] == "numbers" and found["cin"]["published"]["sizes"]["styles"] == 26
     for name in ("parameters", "operations", "encoding", "memory"):
         assert found["cin"][name] == getattr(expected, name)
+        assert found["cin"]["published"][name] == getattr(published, name)
+    assert published.parameters < expected.parameters
     for name, facts in found.items():
-        published, trained = models.SYSTEMS[name].published, name in RECIPES
-        assert facts["weights"] == ("published" if published else "to be trained" if trained else "to be given")
+        assert facts["weights"] == ("to be trained" if name in RECIPES else "to be given")
+        assert (facts["published"] is not None) == models.SYSTEMS[name].published
 
 
 def test_table(command):
@@ -42,17 +45,24 @@ def test_table(command):
     assert (code, err) == (0, "")
     title, header, *rows = out.rstrip("\n").split("\n")
     assert header.split() == ["system", "styles", "parameters", "operations", "encoding", "memory", "weights"]
-    assert [row.split()[0] for row in rows] == list(models.SYSTEMS)
-    assert next(row for row in rows if row.startswith("cin")).split() == [
-        "cin", "numbers", "1.78M", "154K", "0", *f"{cost('cin').memory / 1e6:.0f} MB".split(), "published",
-    ]  # fmt: skip
+    named = [row for row in rows if "," not in row]
+    assert [row.split()[0] for row in named] == list(models.SYSTEMS)
+    for sizes, words, weights in (
+        ({}, ["cin", "numbers", "1.78M", "154K", "0"], ["to", "be", "trained"]),
+        (models.published_sizes("cin"), ["cin,", "published", "numbers", "166K", "19.4K", "0"], ["published"]),
+    ):
+        expected = [*words, *f"{cost('cin', **sizes).memory / 1e6:.0f} MB".split(), *weights]
+        assert [row.split() for row in rows if row.split()[: len(words)] == words] == [expected]
 
 
 def test_more_of_one(command):
     code, out, _ = command("models", "adain")
     assert code == 0
-    for words in ("arXiv:1703.06868", "widths = (64, 128, 256, 512)", "steps = 160000", "style_weight = 10.0"):
+    for words in ("arXiv:1703.06868", "widths = (64, 128, 256, 512)", "steps = 160000", "style_weight = 10\n"):
         assert words in out
+    assert "published" not in out
+    out = command("models", "cin")[1]
+    assert "    styles = 32\n" in out and "    styles = 26\n" in out.partition("The published weights")[2]
     found = json.loads(command("models", "adain", "--json")[1])
     assert found["arguments"] == {"widths": [64, 128, 256, 512], "eps": 1e-5}
     assert (found["training"]["batch_size"], found["training"]["content_weight"]) == (8, 1.0)

@@ -52,6 +52,11 @@ def test_painting_is_encoded_once(stylize, negative, photo, tmp_path):
     assert torch.equal(encoded[0].permute(1, 2, 0), torch.from_numpy(pixels(painting)) / 255)
 
 
+def test_a_painting_of_any_size(stylize, negative, photo, tmp_path):
+    assert stylize(photo(), "--style", photo("dot.png", 1, 1), "-o", tmp_path / "out.png")[0] == 0
+    assert negative.painted["painting"].shape == (1, 3, 1, 1)
+
+
 def test_painting_named_like_a_style(stylize, negative, photo, tmp_path, monkeypatch):
     picture = photo()
     photo("7.png", 20, 20).rename(tmp_path / "7")

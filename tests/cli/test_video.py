@@ -112,8 +112,11 @@ def test_a_mask_for_all_frames(command, negative, clip, photo, tmp_path):
     given = ["--style", 1, "--style", 2, "-o", tmp_path / "out.mp4"]
     assert command("stylize", clip, *given, "--mask", photo("mask.png", 16, 12))[0] == 0
     assert (frames_in(tmp_path / "out.mp4")[2] == 235).all()
-    code, _, err = command("stylize", clip, *given, "--mask", photo("wrong.png", 17, 13))
-    assert code == 2 and "wrong.png is 17x13 pixels, the picture 16x12" in err
+    assert command("stylize", clip, *given, "--mask", photo("own.png", WIDTH, HEIGHT))[0] == 0  # Cut as the frames are.
+    assert (frames_in(tmp_path / "out.mp4")[2] == 235).all()
+    assert command("stylize", clip, *given, "--mask", photo("own.png", WIDTH, HEIGHT), "--size", 34)[0] == 0
+    code, _, err = command("stylize", clip, *given, "--mask", photo("wrong.png", 18, 13))
+    assert code == 2 and f"wrong.png is 18x13 pixels, {clip} 16x12: make a mask of that size" in err
 
 
 def test_folders(stylize, clip, photo, tmp_path):
