@@ -2,7 +2,7 @@
 
 __version__ = "0.1.0"
 
-from . import _start as _start  # First, for it looks after Ctrl-C while the rest is imported.
+from . import _start as _start  # First, for it looks after Ctrl-C and SIGTERM while the rest is imported.
 from . import functional as functional
 from . import losses as losses
 from . import nn as nn

@@ -1,17 +1,18 @@
-"""Ctrl-C while the command still imports torch: it ends as it does later on, with one line; and SIGTERM after that.
+"""Ctrl-C, and SIGTERM as queues and `kill` send it: the command ends with one line and leaves nothing half written.
 
-Imported first of all, and without effect where fastnorm is imported by another program.
+Imported first of all, for this has to hold while torch is imported, too; without effect where fastnorm is imported by
+another program.
 """
 
 import os
 import signal
 import sys
 
-INTERRUPTED, TERMINATED = 130, 143  # What a shell reports for a program ended by Ctrl-C, or by SIGTERM.
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # What a shell reports for a program that they ended.
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, as it comes from kill, or from a system that goes down: like Ctrl-C it leaves nothing half done behind."""
+    """SIGTERM came. What cleans up after Ctrl-C cleans up after this."""
 
 
 def _is_the_command() -> bool:
@@ -20,9 +21,9 @@ def _is_the_command() -> bool:
     return os.path.splitext(os.path.basename(sys.argv[0]))[0] == "fastnorm"
 
 
-def _end(*_):
-    os.write(2, b"fastnorm: interrupted\n")
-    os._exit(INTERRUPTED)
+def _end(number, _):
+    os.write(2, b"fastnorm: interrupted\n" if number == signal.SIGINT else b"fastnorm: terminated\n")
+    os._exit(128 + number)
 
 
 def _terminate(*_):
@@ -30,12 +31,13 @@ def _terminate(*_):
 
 
 def is_over() -> None:
-    """From here on Ctrl-C is a KeyboardInterrupt again, and SIGTERM another one."""
-    if signal.getsignal(signal.SIGINT) is _end:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if _is_the_command() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _terminate)
+    """From here on Ctrl-C is a KeyboardInterrupt again, and SIGTERM is Terminated."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, _terminate)):
+        if signal.getsignal(number) is _end:
+            signal.signal(number, handler)
 
 
-if _is_the_command() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, _end)
+if _is_the_command():
+    for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        if signal.getsignal(number) is default:  # Not where whoever started it made it deaf.
+            signal.signal(number, _end)

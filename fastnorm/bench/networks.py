@@ -177,7 +177,8 @@ def _export(network, inputs, names, file):
         for needed in ("onnx", "onnxscript"):
             importlib.import_module(needed)
     except ModuleNotFoundError as missing:
-        raise LeftOut(f"no ONNX file for the runtimes, {missing.name} is not installed: pip install {missing.name}") from None
+        name = missing.name
+        raise LeftOut(f"no ONNX file for the runtimes, {name} is not installed: pip install {name}") from None
     # It speaks of torchvision's operators, and of its own deprecations.
     logger = logging.getLogger("torch.onnx")
     before = logger.level

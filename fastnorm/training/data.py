@@ -119,6 +119,6 @@ class Batches(Dataset):
 
 
 def _leave_signals(worker):
-    """Ctrl-C reaches all processes of a terminal, and what it means is for the one that trains to say."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """They reach all processes of a terminal, or of a cluster's job; what they mean is for the one that trains to say."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError
+from .._start import Terminated
 from .data import Batches
 from .output import Output, moved
 from .processes import Processes
@@ -44,7 +45,8 @@ def train(
         report: told each step, and each time they are logged the means of the losses since the last time.
         warn: told once of each picture that cannot be read.
 
-    Raises UserError where a loss or a weight is no number any more, and KeyboardInterrupt, after a checkpoint, on Ctrl-C.
+    Raises UserError where a loss or a weight is no number any more, and after a checkpoint KeyboardInterrupt on Ctrl-C,
+    or Terminated, which is one, on SIGTERM.
     """
     settings, processes = trainer.settings, trainer.processes
     loader = batches.loader(range(trainer.step, settings.steps), workers, pin_memory=processes.device.type == "cuda")
@@ -59,7 +61,7 @@ def train(
             step = trainer.step
             logs, last = step % every.log == 0, step == settings.steps
             # Processes have to agree, which they do where they wait for each other anyway.
-            stops = asked() if processes.size == 1 else logs and processes.any(asked())
+            stops = bool(asked()) if processes.size == 1 else logs and processes.any(bool(asked()))
             saves = last or stops or step % every.save == 0
             losses = means.taken() if logs or saves else None
             if losses is not None:
@@ -74,7 +76,7 @@ def train(
                 if output:
                     output.save(trainer)
             if stops and not last:
-                raise KeyboardInterrupt
+                raise Terminated if asked() == signal.SIGTERM else KeyboardInterrupt
 
 
 class Means:
@@ -117,9 +119,9 @@ def _diverged(what, trainer, output):
 
 @contextlib.contextmanager
 def stop_on_signal():
-    """Yields a function that says whether Ctrl-C or SIGTERM came; when it comes once more, it acts at once."""
+    """Yields a function that says which came, SIGINT of Ctrl-C or SIGTERM; when it comes once more, it acts at once."""
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # Others cannot say what signals do.
+        yield lambda: None  # Others cannot say what signals do.
         return
     came = []
 
@@ -131,7 +133,7 @@ def stop_on_signal():
     for number in before:
         signal.signal(number, note)
     try:
-        yield lambda: bool(came)
+        yield lambda: came[0] if came else None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 import fastnorm
-from fastnorm import cli
+from fastnorm import _start, cli
 
 
 def test_the_commands_are_there():
@@ -77,6 +77,22 @@ def test_ctrl_c_leaves_nothing_behind(stylize, negative, photo, tree, tmp_path, 
     assert tree() == before
 
 
+def test_sigterm_leaves_nothing_behind(stylize, negative, photo, tree, tmp_path, monkeypatch):
+    def terminate(*_):
+        assert [path for path in tmp_path.iterdir() if path.suffix == ".tmp"]
+        signal.raise_signal(signal.SIGTERM)
+
+    picture = photo()
+    files = tree()
+    monkeypatch.setattr(os, "replace", terminate)
+    before = signal.signal(signal.SIGTERM, _start._end)  # As it is when the command begins.
+    try:
+        assert stylize(picture, "--style", 7, "-o", tmp_path / "out.png") == (143, "", "fastnorm: terminated\n")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert tree() == files
+
+
 def test_a_closed_pipe_ends_it_quietly(python, monkeypatch):
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # With it, argparse itself passes over the broken pipe.
     reader, writer = os.pipe()
@@ -102,12 +118,12 @@ def test_a_closed_output_is_told_on_one_line(command, monkeypatch, capsys):
 
 @pytest.fixture
 def interrupted(tmp_path):
-    """interrupted(*line) runs Python where Ctrl-C comes when torch is imported."""
-    (tmp_path / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    """interrupted(*line, by=) runs Python where Ctrl-C, or that signal, comes when torch is imported."""
     package = os.path.dirname(os.path.dirname(fastnorm.__file__))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), package])}
 
-    def run(*line):
+    def run(*line, by=signal.SIGINT):
+        (tmp_path / "torch.py").write_text(f"import os, signal\nos.kill(os.getpid(), {int(by)})\n")
         # What runs in the background may have been started deaf to Ctrl-C.
         hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
         settings = dict(env=environment, cwd=tmp_path, capture_output=True, text=True, preexec_fn=hears)
@@ -118,39 +134,14 @@ def interrupted(tmp_path):
 
 
 @pytest.mark.parametrize("line", [["-m", "fastnorm", "info"], ["bin/fastnorm", "info"]])
-def test_ctrl_c_while_torch_is_imported(interrupted, tmp_path, line):
+def test_a_signal_while_torch_is_imported(interrupted, tmp_path, line):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "fastnorm").write_text("import sys\nfrom fastnorm.cli import main\nsys.exit(main())\n")
     assert interrupted(*line) == (130, "", "fastnorm: interrupted\n")
+    assert interrupted(*line, by=signal.SIGTERM) == (143, "", "fastnorm: terminated\n")
 
 
-def test_ctrl_c_in_another_program_is_its_own(interrupted):
+def test_a_signal_in_another_program_is_its_own(interrupted):
     program = "try:\n    import fastnorm\nexcept KeyboardInterrupt:\n    print('mine')\n"
     assert interrupted("-c", program) == (0, "mine\n", "")
-
-
-TERMINATED = """
-import os, signal, sys
-sys.argv = ["fastnorm", "models"]
-from pathlib import Path
-from fastnorm import cli
-from fastnorm.cli import models
-from fastnorm._files import in_one_step
-
-def run(args):
-    with in_one_step(Path("out")) as temporary:
-        temporary.touch()
-        os.kill(os.getpid(), signal.SIGTERM)
-
-models.run = run
-sys.exit(cli.main())
-"""
-
-
-def test_sigterm_leaves_nothing_behind(tmp_path):
-    package = os.path.dirname(os.path.dirname(fastnorm.__file__))
-    ended = subprocess.run(
-        [sys.executable, "-c", TERMINATED], cwd=tmp_path, env=os.environ | {"PYTHONPATH": package}, capture_output=True, text=True
-    )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (143, "", "fastnorm: terminated\n")
-    assert not list(tmp_path.iterdir())
+    assert interrupted("-c", program, by=signal.SIGTERM) == (-signal.SIGTERM, "", "")

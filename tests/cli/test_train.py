@@ -362,8 +362,9 @@ def arguments(folders, *more):
 
 
 @pytest.mark.long
-def test_ctrl_c(python, folders):
-    """The signal of a terminal, to a process that reads by workers: it ends with a checkpoint, and goes on."""
+@pytest.mark.parametrize("by, words", [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_signals(python, folders, by, words):
+    """Ctrl-C, as of a terminal, and SIGTERM, to a process that reads by workers: it ends with a checkpoint, and goes on."""
     line = [*python, *arguments(folders, "-o", folders / "out", "--steps", 10000, "--workers", 1, "--log-every", 1)]
     hears = dict(preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), start_new_session=True)
     running = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **hears)
@@ -372,13 +373,13 @@ def test_ctrl_c(python, folders):
         log = folders / "out/log.jsonl"
         while running.poll() is None and not (log.exists() and log.read_text().count("\n") >= 3):
             time.sleep(0.05)
-        os.killpg(running.pid, signal.SIGINT)
+        os.killpg(running.pid, by)
         out, err = running.communicate(timeout=60)
     finally:
         running.kill()
     (path,) = (folders / "out/checkpoints").iterdir()
-    assert running.returncode == 130 and (out, err.splitlines()[-2:]) == ("", [
-        f"fastnorm: --resume goes on from {path}", "fastnorm: interrupted"
+    assert running.returncode == 128 + by and (out, err.splitlines()[-2:]) == ("", [
+        f"fastnorm: --resume goes on from {path}", f"fastnorm: {words}"
     ])  # fmt: skip
     assert (folders / "out/adain.safetensors").exists()
 
