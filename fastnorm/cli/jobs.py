@@ -125,7 +125,8 @@ def check_parent(target):
 
 def _check_is_folder(path, output):
     if not os.path.isdir(path):
-        raise UserError(f"-o {output}: {path} is not a folder: make it one, or choose another")
+        otherwise = "choose another" if os.path.lexists(path) else "make it one, or choose another"
+        raise UserError(f"-o {output}: {path} is not a folder: {otherwise}")
 
 
 def _try_writing(folder, output):

@@ -7,6 +7,7 @@ import inspect
 import json
 import math
 import os
+import warnings
 import zlib
 from importlib.util import find_spec
 from pathlib import Path
@@ -245,39 +246,62 @@ def _recipe(args, kind, styles, settings, device):
 
 
 def _weights(args, Recipe):
-    """What --set says. All that recipes take is weights of losses, alone or as a tuple."""
-    known = dict(list(inspect.signature(Recipe.__init__).parameters.items())[4:])
-    given = _merged(args.recipe)
-    for name, value in given.items():
-        if name not in known:
-            has = f"{args.system}'s recipe has {', '.join(known)}; settings such as the rate have options"
-            raise UserError(f"--set {name}: {has}")
-        count = len(known[name].default) if isinstance(known[name].default, tuple) else None
-        numbers = [value] if count is None else value
-        if not isinstance(numbers, list) or len(numbers) != (count or 1) or not all(map(_is_weight, numbers)):
-            expected = "a number from 0 up" if count is None else f"a list of {count} numbers from 0 up"
-            raise UserError(f"--set {name}: expected {expected}, got {json.dumps(value)}")
-    return given
-
-
-def _is_weight(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+    """What --set says."""
+    defaults = {each.name: each.default for each in list(inspect.signature(Recipe).parameters.values())[3:]}
+    others = "steps, rate and other settings have options of their own"
+    return _checked("--set", args.recipe, defaults, f"{args.system}'s recipe has {', '.join(defaults)}; {others}")
 
 
 def _model(args, counted):
-    sizes = _merged(args.sizes)
+    defaults = models.default_sizes(args.system)
+    sizes = _checked("--set-model", args.sizes, defaults, f"{args.system} has {', '.join(defaults)}")
     if counted.keys() & sizes.keys():
         raise UserError("--set-model styles: it is the number of pictures in --style, leave it out")
-    known = [name for name in models.default_sizes(args.system) if name not in counted]
-    if unknown := next((name for name in sizes if name not in known), None):
-        raise UserError(f"--set-model {unknown}: {args.system} has {', '.join(known)}")
+    said = ", ".join(f"{name}={json.dumps(value)}" for name, value in sizes.items())
+    usual = ", ".join(f"{name}={json.dumps(defaults[name])}" for name in sizes)
+    refused = f"--set-model {said}: {args.system} cannot be built so, the default is {usual}"
     try:
-        return models.build(args.system, **counted, **sizes)
+        with warnings.catch_warnings(), enough_memory(f"--set-model {said}: there is not enough memory for it"):
+            warnings.simplefilter("ignore")  # torch's, of layers that are empty.
+            model = models.build(args.system, **counted, **sizes)
     except NOT_CONSTRUCTED as error:
         if not sizes:
             raise
-        said = ", ".join(f"{name}={json.dumps(value)}" for name, value in sizes.items())
-        raise UserError(f"--set-model {said}: {args.system} cannot be built: {files.one_line(error)}") from None
+        raise UserError(f"{refused}: {files.one_line(error)}") from None
+    if not all(parameter.numel() for parameter in model.parameters()):
+        raise UserError(f"{refused}: a layer would be empty")
+    return model
+
+
+def _checked(option, assignments, defaults, otherwise):
+    """The values by name; raises unless each has a default, and is of its kind."""
+    given = _merged(assignments)
+    for name, value in given.items():
+        if name not in defaults:
+            raise UserError(f"{option} {name}: {otherwise}")
+        if not _is_like(defaults[name], value):
+            raise UserError(f"{option} {name}: expected {_kind(defaults[name])}, got {json.dumps(value)}")
+    return given
+
+
+def _is_like(default, value):
+    """Of a type, finite, and not below 0; lists of whole numbers, or of lists, may be of any length but 0."""
+    if isinstance(default, tuple):
+        if not isinstance(value, list) or not value or isinstance(default[0], float) and len(value) != len(default):
+            return False
+        return all(_is_like(default[0], each) for each in value)
+    if isinstance(default, float):
+        return type(value) in (int, float) and 0 <= value < math.inf
+    if default is None:  # A whole number that need not be said.
+        return value is None or _is_like(0, value)
+    return type(value) is type(default) and (type(value) is not int or 0 <= value < 2**31)
+
+
+def _kind(default):
+    if isinstance(default, tuple):
+        return f"a list such as {json.dumps(default)}"
+    words = {float: "a number from 0 up", int: "a whole number from 0 up", bool: "true or false", str: "a word"}
+    return words.get(type(default), "a whole number or null")
 
 
 def _eyes(args, model, layers):

@@ -241,7 +241,7 @@ def test_output(refused, folders, train):
 
 def test_weights_of_two(refused):
     for value in ("1", "[1]", "[1, 2, 3]", "[1, -1]", "[1, null]"):
-        said = f"--set identity_weights: expected a list of 2 numbers from 0 up, got {value}"
+        said = f"--set identity_weights: expected a list such as [50.0, 1.0], got {value}"
         refused("--set", f"identity_weights={value}", system="sanet", said=[said])
 
 
@@ -277,15 +277,17 @@ def test_sizes(refused):
         ("--precision", "float8", "bfloat16"),
         ("--set", "style_weight", "NAME=VALUE"),
         ("--set", "style=1", "--set style: adain's recipe has content_weight, style_weight"),
-        ("--set", "betas=[0.5,0.9]", "style_weight; settings such as the rate have options"),
+        ("--set", "betas=[0.5,0.9]", "style_weight; steps, rate and other settings have options of their own"),
         ("--set", "style_weight=x", 'style_weight: expected a number from 0 up, got "x"'),
         *(("--set", f"style_weight={value}", f"--set style_weight: expected a number from 0 up, got {value}") for value in (
             "null", "NaN", "Infinity", "-1", "true", "[1]"
         )),
         ("--set-model", "width=3", "--set-model width: adain has widths, eps"),
-        *(("--set-model", f"widths={value}", f"--set-model widths={value}: adain cannot be built: ") for value in (
-            "3", "[4, 6]", "null", "[4, 6, 8, -1]", "[4, 6, 8, 1.5]", '["a", "b", "c", "d"]'
-        )),
+        *(("--set-model", f"widths={value}", f"--set-model widths: expected a list such as [64, 128, 256, 512], got {value}")
+          for value in ("3", "[]", "null", "[4, 6, 8, -1]", "[4, 6, 8, 1.5]", '["a", "b", "c", "d"]')),
+        ("--set-model", "widths=[4, 6]", "[4, 6]: adain cannot be built so, the default is widths=[64, 128, 256, 512]: "),
+        ("--set-model", "widths=[4,6,8,0]", "widths=[4, 6, 8, 0]: adain cannot be built so, the default is "),
+        ("--set-model", "eps=null", "--set-model eps: expected a number from 0 up, got null"),
         ("--set-model", "{widths: 3}", "JSON"),
         ("--vgg", "nowhere.pth", "--vgg: no VGG-19 weights at nowhere.pth: "),
         ("--init", "nowhere.safetensors", "no weight file nowhere.safetensors"),
