@@ -226,7 +226,7 @@ def test_info_without_the_extension_says_how_to_build_it(capsys, monkeypatch):
     monkeypatch.setattr(backends, "which", lambda kernel, device: "definition")
     assert cli.main(["info"]) == 0
     text = capsys.readouterr().out
-    assert "there is no compiled extension, plain PyTorch runs instead: install a C++ compiler, then pip" in text
+    assert "there is no compiled extension, plain PyTorch runs instead: install a C++ compiler, then in a checkout pip" in text
     assert re.search(r"instance_norm +plain PyTorch", text)
     assert cli.main(["info", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
