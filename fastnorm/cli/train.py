@@ -3,11 +3,8 @@
 import argparse
 import contextlib
 import dataclasses
-import inspect
-import json
 import math
 import os
-import warnings
 import zlib
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,16 +13,13 @@ import torch
 
 from .. import models, pictures, training, tune_allocator
 from ..models import files
-from ..models.inception import Inception
-from ..models.system import NOT_CONSTRUCTED
-from ..models.vgg import VGG19
 from ..training import checkpoint
 from ..training.data import CONTENT, STYLE, Batches, Squares
 from ..training.loop import Every, train
 from ..training.output import Output
 from ..training.processes import joined
 from ..training.trainer import PRECISIONS, Trainer
-from . import arguments, jobs, progress
+from . import arguments, jobs, progress, recipe
 from .errors import UserError, complain, enough_memory
 
 NEWEST = ""  # What --resume without a file means.
@@ -59,9 +53,9 @@ def add_arguments(parser):
     add("--inception", metavar="FILE", help="the public weights of Inception-v3, with which ghiasi's style network begins "
         "(default: where torchvision keeps them); random for trying out")
     add("--init", type=Path, metavar="FILE", help="weights to start from, of the same system")
-    add("--set", dest="recipe", action="append", default=[], type=_assignments, metavar="NAME=VALUE", help="an argument "
-        "of the recipe, such as style_weight=20; may be repeated")
-    add("--set-model", dest="sizes", action="append", default=[], type=_assignments, metavar="NAME=VALUE", help="an "
+    add("--set", dest="recipe", action="append", default=[], type=recipe.assignments, metavar="NAME=VALUE", help="an "
+        "argument of the recipe, such as style_weight=20; may be repeated")
+    add("--set-model", dest="sizes", action="append", default=[], type=recipe.assignments, metavar="NAME=VALUE", help="an "
         "argument of the model, such as widths=[32,64,128,256], or several as a JSON object; may be repeated")
     add("--seed", type=_whole, default=0, metavar="N", help="of all that is drawn by chance (default: 0)")
 
@@ -137,10 +131,10 @@ def _prepare(args, settings, processes):
     styles = _styles(args.style, kind, settings.resize)
 
     torch.manual_seed(args.seed)
-    recipe = _recipe(args, kind, list(styles.values()), settings, processes.device)
-    trainer = Trainer(recipe, settings, processes, args.precision, args.seed, args.compile)
+    built = recipe.build(args, kind, list(styles.values()), settings, processes.device)
+    trainer = Trainer(built, settings, processes, args.precision, args.seed, args.compile)
     numbers = len(styles) if kind == "numbers" else 0
-    batches = Batches(content, paintings, numbers, settings.batch_size, processes.rank, processes.size, recipe.chosen)
+    batches = Batches(content, paintings, numbers, settings.batch_size, processes.rank, processes.size, built.chosen)
     told = _told(args, trainer, batches, list(styles))
     if resumed:
         _load(trainer, resumed, told)
@@ -224,119 +218,6 @@ def _memory_for(settings):
     return enough_memory(f"there is not enough memory: choose {smaller}")
 
 
-# The model and its recipe.
-
-
-def _recipe(args, kind, styles, settings, device):
-    Recipe = training.recipe_of(args.system)
-    given = _weights(args, Recipe)
-    model = _model(args, {"styles": len(styles)} if kind == "numbers" else {})
-    multiple, least = model.multiple * model.enlarges, model.least * model.enlarges
-    if settings.crop < least or settings.crop % multiple:
-        raise UserError(f"--crop {settings.crop}: {args.system} needs a multiple of {multiple}, from {least} up")
-    try:
-        vgg = _eyes(args, model, Recipe.layers)
-        _begin(args, model)
-        if args.init:
-            model.load_state_dict(type(model).load(args.init, **model.config).state_dict())
-        eye = None if vgg is None else vgg.to(device)
-        return Recipe(model.to(device), eye, [style.to(device) for style in styles], **given).to(device)
-    except (ValueError, FileNotFoundError, models.MissingWeights) as error:
-        raise UserError(error) from None
-
-
-def _weights(args, Recipe):
-    """What --set says."""
-    defaults = {each.name: each.default for each in list(inspect.signature(Recipe).parameters.values())[3:]}
-    others = "steps, rate and other settings have options of their own"
-    return _checked("--set", args.recipe, defaults, f"{args.system}'s recipe has {', '.join(defaults)}; {others}")
-
-
-def _model(args, counted):
-    defaults = models.default_sizes(args.system)
-    sizes = _checked("--set-model", args.sizes, defaults, f"{args.system} has {', '.join(defaults)}")
-    if counted.keys() & sizes.keys():
-        raise UserError("--set-model styles: it is the number of pictures in --style, leave it out")
-    said = ", ".join(f"{name}={json.dumps(value)}" for name, value in sizes.items())
-    usual = ", ".join(f"{name}={json.dumps(defaults[name])}" for name in sizes)
-    refused = f"--set-model {said}: {args.system} cannot be built so, the default is {usual}"
-    try:
-        with warnings.catch_warnings(), enough_memory(f"--set-model {said}: there is not enough memory for it"):
-            warnings.simplefilter("ignore")  # torch's, of layers that are empty.
-            model = models.build(args.system, **counted, **sizes)
-    except NOT_CONSTRUCTED as error:
-        if not sizes:
-            raise
-        raise UserError(f"{refused}: {files.one_line(error)}") from None
-    if not all(parameter.numel() for parameter in model.parameters()):
-        raise UserError(f"{refused}: a layer would be empty")
-    return model
-
-
-def _checked(option, assignments, defaults, otherwise):
-    """The values by name; raises unless each has a default, and is of its kind."""
-    given = _merged(assignments)
-    for name, value in given.items():
-        if name not in defaults:
-            raise UserError(f"{option} {name}: {otherwise}")
-        if not _is_like(defaults[name], value):
-            raise UserError(f"{option} {name}: expected {_kind(defaults[name])}, got {json.dumps(value)}")
-    return given
-
-
-def _is_like(default, value):
-    """Of a type, finite, and not below 0; lists of whole numbers, or of lists, may be of any length but 0."""
-    if isinstance(default, tuple):
-        if not isinstance(value, list) or not value or isinstance(default[0], float) and len(value) != len(default):
-            return False
-        return all(_is_like(default[0], each) for each in value)
-    if isinstance(default, float):
-        return type(value) in (int, float) and 0 <= value < math.inf
-    if default is None:  # A whole number that need not be said.
-        return value is None or _is_like(0, value)
-    return type(value) is type(default) and (type(value) is not int or 0 <= value < 2**31)
-
-
-def _kind(default):
-    if isinstance(default, tuple):
-        return f"a list such as {json.dumps(default)}"
-    words = {float: "a number from 0 up", int: "a whole number from 0 up", bool: "true or false", str: "a word"}
-    return words.get(type(default), "a whole number or null")
-
-
-def _eyes(args, model, layers):
-    """VGG for the losses, the model's own where that has all layers; with its weights, in the model, too."""
-    own = [module for module in model.modules() if isinstance(module, VGG19)]
-    vgg = next((eye for eye in own if set(layers) <= set(eye.layers)), None) if layers else None
-    if layers and vgg is None:
-        vgg = VGG19(layers)
-        own.append(vgg)
-    if args.vgg != "random":
-        for eye in own:
-            try:
-                eye.load_public(args.vgg)
-            except models.MissingWeights as error:
-                raise UserError(f"--vgg: {error}; or --vgg random to try out") from None
-    return vgg
-
-
-def _begin(args, model):
-    """With public weights, if the model has a network that does, and none from elsewhere."""
-    own = [module for module in model.modules() if isinstance(module, Inception)]
-    if args.inception and not own:
-        raise UserError(f"--inception {args.inception}: the model has no Inception-v3, leave it out")
-    if args.inception != "random" and args.init is None and args.resume is None:
-        for network in own:
-            try:
-                network.load_public(args.inception)
-            except models.MissingWeights as error:
-                raise UserError(f"--inception: {error}; or --inception random to try out") from None
-
-
-def _merged(assignments):
-    return {name: value for assigned in assignments for name, value in assigned.items()}
-
-
 # Where a training goes on.
 
 
@@ -357,7 +238,7 @@ def _told(args, trainer, batches, paths):
     return {
         "system": args.system,
         "--set-model": trainer.recipe.model.config,
-        "--set": _merged(args.recipe),
+        "--set": recipe.merged(args.recipe),
         **settings,
         "--seed": args.seed,
         "--precision": args.precision,
@@ -374,9 +255,9 @@ def _names(paths, folder):
     return f"{len(paths)} pictures ({zlib.crc32(names.encode()):08x})"
 
 
-def _digest(recipe):
+def _digest(module):
     number = 0
-    for parameter in recipe.parameters():
+    for parameter in module.parameters():
         if not parameter.requires_grad:
             number = zlib.crc32(parameter.detach().cpu().contiguous().numpy(), number)
     return f"{number:08x}"
@@ -421,19 +302,6 @@ def _counted(batches):
 
 
 # Arguments.
-
-
-def _assignments(text):
-    """NAME=VALUE, or a JSON object."""
-    if text.lstrip().startswith("{"):
-        with contextlib.suppress(ValueError):
-            return json.loads(text)
-    name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, or a JSON object, got {text!r}")
-    with contextlib.suppress(ValueError):
-        return {name: json.loads(value)}
-    return {name: value}
 
 
 def _whole(text):

@@ -1,6 +1,5 @@
 """Reading and writing: what every kind of picture means in RGB, and what of it is kept."""
 
-import io
 import os
 
 import numpy as np
