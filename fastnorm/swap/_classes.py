@@ -63,10 +63,13 @@ def _shows_original() -> bool:
     return torch.compiler.is_compiling() and _is_capturing()
 
 
-@torch.compiler.assume_constant_result
 def _is_capturing() -> bool:
     """Settled when a graph is made: how many threads capture at the time is no reason to make another."""
     return capturing.depth > 0
+
+
+# As torch.compiler.assume_constant_result does, but that imports torch._dynamo, which takes as long as all else here.
+_is_capturing._dynamo_marked_constant = True
 
 
 class _Norm(Swapped, instance_norm.Fused):

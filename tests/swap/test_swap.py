@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
 import fastnorm
+from fastnorm.swap import _classes
 from fastnorm.swap._classes import Swapped
 
 
@@ -478,3 +479,10 @@ def test_keyword_arguments_and_other_results():
     found, expected = model(x=X, named=True), original(x=X, named=True)
     assert found.keys() == expected.keys() and found["scale"] == expected["scale"]
     close(found["out"], expected["out"])
+
+
+def test_the_mark_of_what_is_constant_is_torchs():
+    def function():
+        pass
+
+    assert vars(_classes._is_capturing) == vars(torch.compiler.assume_constant_result(function))
