@@ -5,7 +5,6 @@ And whole networks against the arithmetic, the same in plain torch, and the runt
 
 import argparse
 import difflib
-import os
 import re
 import sys
 import tempfile
@@ -268,7 +267,10 @@ def _shape(text):
 
 def _file(text):
     path = Path(text)
-    folder = path.absolute().parent
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{text} cannot be written")
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: it is a folder")
+    try:
+        tempfile.TemporaryFile(dir=path.absolute().parent).close()  # It has no name, and leaves no trace.
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: {error.strerror}") from None
     return path

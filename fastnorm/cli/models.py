@@ -8,7 +8,7 @@ from importlib import import_module
 
 from .. import models
 from ..models.cost import SIDE, cost
-from ..training import RECIPES, recipe_of
+from ..training import RECIPES, Settings, recipe_of
 from . import table
 from .errors import UserError
 
@@ -123,7 +123,10 @@ def _lines(name, found):
     if found["training"]:
         yield ""
         yield f"fastnorm train {name}, with these settings:"
-        yield from _settings(found["training"])
+        options = {field.name for field in dataclasses.fields(Settings)}
+        yield from _settings({name: value for name, value in found["training"].items() if name in options})
+        yield "and these of its losses, which --set changes:"
+        yield from _settings({name: value for name, value in found["training"].items() if name not in options})
 
 
 def _settings(values):

@@ -135,7 +135,8 @@ def test_a_shape_too_large_for_the_memory_is_left_out(capsys, monkeypatch):
         (["patch_match", "--pass", "backward"], "--pass backward: patch_match has no gradient; leave it out"),
         (["cin", "--kind", "dense"], "--kind dense: none of these operators has it"),
         (["--rounds", "0"], "must be a whole number from 1 up, got '0'"),
-        (["--json", "no/such/folder/x.json"], "no/such/folder/x.json cannot be written"),
+        (["--json", "no/such/folder/x.json"], "no/such/folder/x.json cannot be written: No such file or directory"),
+        (["--json", "/"], "/ cannot be written: it is a folder"),
         (["--dtype", "int8"], "invalid choice: 'int8'"),
     ],
 )
