@@ -110,7 +110,10 @@ def measure(path: Path, longest: int | None = None) -> tuple[int, int]:
 def count(path: Path) -> int:
     """How many pictures the file holds, as an animated GIF does; what cameras put beside a photo does not count."""
     with _opened(path) as image:
-        return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        if image.format != "MPO":
+            with contextlib.suppress(Exception):  # Pillow's decoders raise many kinds, of a later one that is damaged.
+                return getattr(image, "n_frames", 1)
+    return 1
 
 
 def _fit(size: tuple[int, int], longest: int | None = None, shorter: int | None = None) -> tuple[int, int]:

@@ -235,3 +235,6 @@ def test_of_an_animation_the_first_picture_is_taken_and_it_is_said(stylize, tmp_
     code, _, err = stylize(tmp_path / "moving.gif", "--style", 7, "-o", tmp_path / "out.png")
     assert (code, err) == (0, f"fastnorm: {tmp_path}/moving.gif holds 3 pictures, of which the first is taken\n")
     assert Image.open(tmp_path / "out.png").convert("RGB").getpixel((3, 3)) == (215, 215, 215)
+    whole = (tmp_path / "moving.gif").read_bytes()
+    (tmp_path / "moving.gif").write_bytes(whole[:-45])  # In the last picture.
+    assert stylize(tmp_path / "moving.gif", "--style", 7, "-o", tmp_path / "out.png")[0] == 0
