@@ -282,6 +282,15 @@ def test_gradients_of_float32_where_eigenvalues_meet(randn):
         torch.testing.assert_close(actual.double(), exact, rtol=0, atol=1e-5 * exact.abs().max().item())
 
 
+def test_compiles_to_one_graph(randn):
+    content, style = mixed(randn, 2, 5, 6, 7).requires_grad_(), mixed(randn, 1, 5, 8, 9).requires_grad_()
+    gradient = randn(*content.shape)
+    compiled = torch.compile(whiten_color, fullgraph=True, backend="aot_eager")
+    of_both = [torch.autograd.grad(call(content, style, 0.6), (content, style), gradient) for call in (compiled, whiten_color)]
+    torch.testing.assert_close(compiled(content, style, 0.6), whiten_color(content, style, 0.6))
+    torch.testing.assert_close(*of_both)
+
+
 MAP, EYE = torch.zeros(2, 3, 4), torch.eye(3)
 
 

@@ -45,8 +45,9 @@ every_call = pytest.mark.parametrize("call", CALLS, ids=str)
 FIRST = [next(call for call in CALLS if call.operator is operator) for operator in OPERATORS.values()]
 first_calls = pytest.mark.parametrize("call", FIRST, ids=str)
 # Where a call takes seconds: the first of each operator, and with `-m long` the others, and those of operators that take
-# the steps of gram_matrix or whiten_color.
-IN_TIME = [call for call in FIRST if call.operator.name not in ("covariance", "zca_whiten", "color_stats", "recolor")]
+# the steps of gram_matrix, or spectral ones (half a minute where every size is a symbol).
+SLOW = "covariance", "zca_whiten", "whiten_color", "color_stats", "recolor"
+IN_TIME = [call for call in FIRST if call.operator.name not in SLOW]
 calls_in_time = pytest.mark.parametrize(
     "call", [pytest.param(call, marks=() if call in IN_TIME else pytest.mark.long) for call in CALLS], ids=str
 )

@@ -10,11 +10,11 @@ import numpy
 import pytest
 
 triton = pytest.importorskip("triton", reason="triton is not installed")
-# Half a minute or more each, so that those of two of the most intricate kernels run each time.
+# Half a minute or more each, so that those of one of the most intricate kernels run each time.
 VALUES = (
     pytest.param("test_triton_values.py", marks=pytest.mark.long),
     pytest.param("test_triton_dynamic_conv2d.py", marks=pytest.mark.long),
-    "test_triton_upsample_pad2d.py",
+    pytest.param("test_triton_upsample_pad2d.py", marks=pytest.mark.long),
     "test_triton_norm_conv2d.py",
     pytest.param("test_triton_attention_stats.py", marks=pytest.mark.long),
     pytest.param("test_triton_patch_match.py", marks=pytest.mark.long),
