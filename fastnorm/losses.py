@@ -12,7 +12,6 @@ over all that is compared in a layer, samples included, "sum" adds it up.
 
 from collections.abc import Mapping, Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

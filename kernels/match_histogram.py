@@ -216,7 +216,7 @@ def _average_kernel(
 
 
 def forward(input, target, input_mask, target_mask, bins):
-    maps, targets = Planes.of(input), Planes.of(target)
+    maps = Planes.of(input)
     output = torch.empty_like(input, memory_format=maps.format)
     if output.numel() == 0:
         return output

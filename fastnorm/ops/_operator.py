@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any, Callable, Iterator
 
-import torch
 from torch import Tensor
 
 

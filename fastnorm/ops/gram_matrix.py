@@ -8,8 +8,6 @@ At least, for each sample: one read of the map, and C^2 flops for each position,
 backward is (grad + grad^T) @ (x - mean): a pointwise filter, two reads and one write, 2 * C^2 flops for each position.
 """
 
-import torch
-
 from . import instance_stats
 from ._layout import empty_map, empty_statistic, product, store_like, wide_dtype, widen
 from ._library import define, differentiable, gradient_of

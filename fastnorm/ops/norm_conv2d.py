@@ -16,7 +16,7 @@ With gradients, or where a library's convolution is ahead, it is the operators t
 import torch
 from torch.autograd import forward_ad
 
-from . import _by_sample, backends, dynamic_conv2d, instance_stats, scale_shift, upsample_conv2d
+from . import _by_sample, backends, instance_stats, scale_shift, upsample_conv2d
 from ._activation import ACTIVATIONS, CODES
 from ._layout import empty_map, empty_statistic, memory_format
 from ._library import define

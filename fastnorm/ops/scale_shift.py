@@ -8,9 +8,6 @@ absent. It is what remains of every normalisation once its statistics are known.
 At least, per element: one read and one write, one read more for each map; 3 flops, 2 more for each map.
 """
 
-import torch
-from torch import Tensor
-
 from ._activation import ACTIVATIONS, CODES
 from ._layout import empty_map, empty_statistic, fold_like, per_plane, plane_sum, store_like, widen
 from ._library import define, differentiable, gradient_of

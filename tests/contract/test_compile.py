@@ -6,7 +6,6 @@ import pytest
 import torch
 from calls import calls_in_time, cotangents, every_call, filters_of, gradients_of, is_map, leaves, public, run, tensors
 from layouts import contiguous, every_layout
-from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # Sizes that differ from each other and from the three styles: dynamic sizes that are equal are taken for the same one.

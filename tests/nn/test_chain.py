@@ -3,7 +3,6 @@
 import copy
 import pickle
 import random
-import weakref
 from collections import OrderedDict
 
 import pytest
