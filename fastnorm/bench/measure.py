@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from fastnorm._errors import first_line
+
 from .clock import Clock, Contender, Timing, clock_for, take_turns
 from .contenders import FASTNORM, LAYOUTS, Case, Error, LeftOut, error
 from .networks import NetworkCase
@@ -136,16 +138,12 @@ def _admit(stage, name, layout):
     except LeftOut as reason:
         return replace(entry, problem=LEFT_OUT, detail=str(reason)), None
     except Exception as reason:  # A compiler may be missing, memory short: the others can still be measured.
-        return replace(entry, problem=FAILED, detail=f"{type(reason).__name__}: {_first_line(reason)}"), None
+        return replace(entry, problem=FAILED, detail=f"{type(reason).__name__}: {first_line(reason)}"), None
     allowed = ALLOWED[stage.case.dtype] * stage.case.leniency
     if off.relative <= allowed:
         return replace(entry, error=off), contender
     detail = f"off by {off.relative:.2g} of the largest number, allowed {allowed:g}"
     return replace(entry, error=off, problem=WRONG, detail=detail), None
-
-
-def _first_line(reason):
-    return (str(reason).strip().splitlines() or [""])[0]
 
 
 def peak_bytes(contender: Contender, device: torch.device) -> int:

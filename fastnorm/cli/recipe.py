@@ -8,7 +8,7 @@ import math
 import warnings
 
 from .. import models, training
-from ..models import files
+from .._errors import first_line
 from ..models.inception import Inception
 from ..models.system import NOT_CONSTRUCTED
 from ..models.vgg import VGG19
@@ -61,7 +61,7 @@ def _model(args, counted):
     except NOT_CONSTRUCTED as error:
         if not sizes:
             raise
-        raise UserError(f"{refused}: {files.one_line(error)}") from None
+        raise UserError(f"{refused}: {first_line(error)}") from None
     if not all(parameter.numel() for parameter in model.parameters()):
         raise UserError(f"{refused}: a layer would be empty")
     return model
@@ -105,12 +105,7 @@ def _eyes(args, model, layers):
     if layers and vgg is None:
         vgg = VGG19(layers)
         own.append(vgg)
-    if args.vgg != "random":
-        for eye in own:
-            try:
-                eye.load_public(args.vgg)
-            except models.MissingWeights as error:
-                raise UserError(f"--vgg: {error}; or --vgg random to try out") from None
+    _load_public("--vgg", args.vgg, own)
     return vgg
 
 
@@ -119,12 +114,18 @@ def _begin(args, model):
     own = [module for module in model.modules() if isinstance(module, Inception)]
     if args.inception and not own:
         raise UserError(f"--inception {args.inception}: the model has no Inception-v3, leave it out")
-    if args.inception != "random" and args.init is None and args.resume is None:
-        for network in own:
-            try:
-                network.load_public(args.inception)
-            except models.MissingWeights as error:
-                raise UserError(f"--inception: {error}; or --inception random to try out") from None
+    if args.init is None and args.resume is None:
+        _load_public("--inception", args.inception, own)
+
+
+def _load_public(option, path, networks):
+    if path == "random":
+        return
+    for network in networks:
+        try:
+            network.load_public(path)
+        except models.MissingWeights as error:
+            raise UserError(f"{option}: {error}; or {option} random to try out") from None
 
 
 def merged(repeated):

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from .. import models, pictures, training, tune_allocator
-from ..models import files
+from .._errors import first_line
 from ..training import checkpoint
 from ..training.data import CONTENT, STYLE, Batches, Squares
 from ..training.loop import Every, train
@@ -270,7 +270,7 @@ def _load(trainer, path, told):
     except ValueError as error:
         raise UserError(error) from None
     except (LookupError, TypeError, AttributeError, RuntimeError) as error:
-        raise UserError(f"{path} is no whole checkpoint of this training: {files.one_line(error)}") from None
+        raise UserError(f"{path} is no whole checkpoint of this training: {first_line(error)}") from None
     if trainer.step >= trainer.settings.steps:
         raise UserError(f"{path} has {trainer.step} steps done already: choose more --steps than {trainer.settings.steps}")
 

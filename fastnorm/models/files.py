@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from .._errors import first_line
 from .._files import write_whole
 
-__all__ = ["check_finite", "load_tensors", "one_line", "read", "read_about", "read_public", "write"]
+__all__ = ["check_finite", "load_tensors", "read", "read_about", "read_public", "write"]
 
 ABOUT = "fastnorm"  # The entry of a file's metadata that is ours.
 FLOATS = torch.float16, torch.bfloat16, torch.float32, torch.float64
@@ -70,7 +71,7 @@ def _opened(path):
     safetensors = _safetensors()
     if _is_pickle(path):
         raise ValueError(f"{path} is a pickle, which may run code: expected a .safetensors file")
-    if _start(path)[8:9] not in (b"{", b""):
+    if _first_bytes(path)[8:9] not in (b"{", b""):
         raise ValueError(f"{path} is no safetensors file")
     try:
         with safetensors.safe_open(path, "pt") as file:
@@ -95,7 +96,7 @@ def read_public(path) -> dict[str, Tensor]:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds on damaged files, and prints advice that is not for here.
         words = "is refused, as damaged or as holding more than tensors, which may run code"
-        raise ValueError(f"{path} {words}: {one_line(error)}") from None
+        raise ValueError(f"{path} {words}: {first_line(error)}") from None
     if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise ValueError(f"{path}: expected a state_dict, tensors by name, got {type(tensors).__name__}")
     return dict(tensors)
@@ -130,19 +131,14 @@ def _existing(path) -> Path:
 
 def _is_pickle(path: Path) -> bool:
     """By its first bytes: a zip file as of torch.save, or a bare pickle."""
-    start = _start(path)
-    return start[:2] == b"PK" or start[:1] == b"\x80" and start[8:9] != b"{"
+    first = _first_bytes(path)
+    return first[:2] == b"PK" or first[:1] == b"\x80" and first[8:9] != b"{"
 
 
-def _start(path: Path) -> bytes:
-    """Nine bytes: of safetensors the length of a header, and its first."""
+def _first_bytes(path: Path) -> bytes:
+    """Nine: of safetensors the length of a header, and its first."""
     with open(path, "rb") as file:
         return file.read(9)
-
-
-def one_line(error: Exception) -> str:
-    """The first line of what it says."""
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _words(tensor: Tensor) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import autocasts
+from .._errors import first_line
 from . import SYSTEMS, files
 from .pictures import check_alpha, check_mask, check_picture, composed, mirror_to_multiple
 
@@ -187,7 +188,7 @@ class System(nn.Module):
         try:
             model = cls(**{**about["config"], **sizes}).to(dtype)
         except NOT_CONSTRUCTED as error:
-            raise ValueError(f"{path}: sizes: {files.one_line(error)}") from None
+            raise ValueError(f"{path}: sizes: {first_line(error)}") from None
         files.load_tensors(model, tensors, path)
         return model.eval()
 

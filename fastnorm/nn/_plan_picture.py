@@ -26,7 +26,7 @@ def draw(plan, path) -> None:
         from matplotlib.backend_bases import FigureCanvasBase
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
-        raise ModuleNotFoundError('a picture of a plan takes matplotlib: pip install matplotlib') from None
+        raise ModuleNotFoundError("a picture of a plan takes matplotlib: pip install matplotlib") from None
     suffix = PurePath(path).suffix
     if suffix[1:].lower() not in FigureCanvasBase.get_supported_filetypes():
         raise ValueError(f"draw: path: expected a name that ends in .svg, .png or .pdf, got {str(path)!r}")

@@ -10,6 +10,7 @@ from itertools import zip_longest
 
 from torch import Tensor, nn
 
+from .._errors import first_line
 from .._table import aligned
 from ._capture import Capture, Piece, in_turns, is_ours, seconds_by_call, undisturbed, with_gradients
 from ._classes import Swapped
@@ -25,7 +26,6 @@ from .swap import (
     form_of,
     light_copy,
     may_capture,
-    reason_of,
     unswap,
 )
 
@@ -163,7 +163,7 @@ def explain(model: nn.Module, example_inputs: Tensor | tuple | None = None) -> E
         with undisturbed(model):
             return _measured(model, args)
     except Exception as error:
-        return Explanation(type(model).__name__, tuple(_rows_of_modules(model)), notes=(NOT_MEASURED + reason_of(error),))
+        return Explanation(type(model).__name__, tuple(_rows_of_modules(model)), notes=(NOT_MEASURED + first_line(error),))
 
 
 WITHOUT_INPUTS = "with example inputs, code in forward is swapped as well, and all is measured"

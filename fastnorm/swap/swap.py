@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from .._errors import first_line
 from ..nn._plan import make_plan
 from ..nn._recognise import changed_in_place
 from ..nn._steps import Call
@@ -64,7 +65,7 @@ def swap(model: nn.Module, example_inputs: Tensor | tuple | None = None) -> nn.M
         _exchange_what_gains(model, args, forms)
     except Exception as error:
         name = type(model).__name__
-        warnings.warn(f"swap: {name} is left as it was, for measuring it fails: {reason_of(error)}", stacklevel=2)
+        warnings.warn(f"swap: {name} is left as it was, for measuring it fails: {first_line(error)}", stacklevel=2)
     return model
 
 
@@ -158,12 +159,7 @@ def check_call(function, model, args):
             model(*args)
     except Exception as error:
         name = type(model).__name__
-        raise ValueError(f"{function}: example_inputs: {name} cannot be called with them: {reason_of(error)}") from error
-
-
-def reason_of(error: Exception) -> str:
-    """In one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{function}: example_inputs: {name} cannot be called with them: {first_line(error)}") from error
 
 
 def _exchange_what_gains(model, args, forms):
@@ -216,7 +212,7 @@ def _captures(model, args):
         return captures_of(model, args)
     except Exception as error:
         name = type(model).__name__
-        warnings.warn(f"swap: {name}.forward is left as it is, torch.compile fails: {reason_of(error)}", stacklevel=4)
+        warnings.warn(f"swap: {name}.forward is left as it is, torch.compile fails: {first_line(error)}", stacklevel=4)
         return []
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from .._errors import UserError
+from .._errors import UserError, first_line
 from .._files import write_whole
 
 PARTS = {"settings", "step", "recipe", "average", "optimizers", "scaler"}
@@ -55,9 +55,8 @@ def load(path: Path, settings: dict) -> dict:
             warnings.simplefilter("ignore")  # torch's, about pickles of kinds that are refused anyway.
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds on damaged files, and prints advice that is not for here.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         refused = "is refused, as damaged or as holding more than tensors, which may run code"
-        raise UserError(f"{path} {refused}: {reason}") from None
+        raise UserError(f"{path} {refused}: {first_line(error)}") from None
     if not isinstance(state, dict) or not PARTS <= state.keys():
         raise UserError(f"{path} is no checkpoint of fastnorm train")
     _check_settings(path, json.loads(state.pop("settings")), json.loads(json.dumps(settings)))
