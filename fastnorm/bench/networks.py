@@ -5,9 +5,6 @@ All have the same weights, picture, style and number of threads. Right is the pl
 
 import contextlib
 import copy
-import importlib
-import logging
-import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from fastnorm._onnx import exported
 from fastnorm.models import MissingWeights
 
 from . import arithmetic
@@ -174,19 +172,8 @@ def _picture(shape):
 
 def _export(network, inputs, names, file):
     try:
-        for needed in ("onnx", "onnxscript"):
-            importlib.import_module(needed)
+        program = exported(network, tuple(inputs.values()), input_names=names)
     except ModuleNotFoundError as missing:
         name = missing.name
         raise LeftOut(f"no ONNX file for the runtimes, {name} is not installed: pip install {name}") from None
-    # It speaks of torchvision's operators, and of its own deprecations.
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            settings = dict(dynamo=True, external_data=False, verbose=False)
-            torch.onnx.export(network, tuple(inputs.values()), file, input_names=names, **settings)
-    finally:
-        logger.setLevel(before)
+    program.save(file, external_data=False)

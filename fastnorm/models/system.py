@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import json
-import logging
 import math
-import warnings
 
 import torch
 from torch import Tensor, nn
 
 from .._checks import autocasts
 from .._errors import first_line
+from .._onnx import exported
 from . import SYSTEMS, files
 from .pictures import check_alpha, check_mask, check_picture, composed, mirror_to_multiple
 
@@ -236,14 +234,12 @@ class System(nn.Module):
             inputs["style"] = style
             dynamic["style"] = {} if isinstance(style, Tensor) else {name: {} for name in style}
         names = ["content", *(["style"] if isinstance(style, Tensor) else [f"style.{name}" for name in style or ()])]
-        with _exporting():
-            program = torch.onnx.export(
-                self.eval(), kwargs=inputs, dynamo=True, dynamic_shapes=dynamic, verbose=False,
-                input_names=names, output_names=["stylized"],
-            )  # fmt: skip
-            if self.enlarges == 1:  # Where torch writes out how they are padded and cropped.
-                program.model.graph.outputs[0].shape = program.model.graph.inputs[0].shape
-            program.save(path, external_data=False)
+        program = exported(
+            self.eval(), kwargs=inputs, dynamic_shapes=dynamic, input_names=names, output_names=["stylized"]
+        )
+        if self.enlarges == 1:  # Where torch writes out how they are padded and cropped.
+            program.model.graph.outputs[0].shape = program.model.graph.inputs[0].shape
+        program.save(path, external_data=False)
 
     @property
     def _takes_no_style(self) -> bool:
@@ -266,20 +262,6 @@ def _check_about(cls, about: dict, kind: str, path) -> None:
         raise ValueError(f"{path} is of the system {about['system']}, expected {own}")
     if about.get("kind", kind) != kind:
         raise ValueError(f"{path} holds a {about['kind']} of {own}, expected {kind}".replace("a weights", "weights"))
-
-
-@contextlib.contextmanager
-def _exporting():
-    """Without what torch says of itself: packages that are not needed, names that it will change."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        log.setLevel(level)
 
 
 def _plain(config: dict) -> dict:

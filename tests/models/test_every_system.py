@@ -2,6 +2,7 @@
 
 import copy
 import io
+import sys
 
 import literal
 import pytest
@@ -239,6 +240,15 @@ def test_onnx(model, tmp_path):
     taken = {each.name for each in session.get_inputs()}
     output = session.run(None, {key: tensor.numpy() for key, tensor in inputs.items() if key in taken})[0]
     close(torch.from_numpy(output), stylize(model, content, kept), error=1e-3)
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
+def test_onnx_without_its_packages(package, tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript")
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModuleNotFoundError, match=f"^ONNX is written by a package: pip install {package}$"):
+        build("johnson").export_onnx(tmp_path / "model.onnx")
+    assert not [*tmp_path.iterdir()]
 
 
 # Files.
