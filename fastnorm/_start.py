@@ -4,9 +4,11 @@ Imported first of all, for this has to hold while torch is imported, too; withou
 another program.
 """
 
+import contextlib
 import os
 import signal
 import sys
+import threading
 
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # What a shell reports for a program that they ended.
 
@@ -34,6 +36,28 @@ def is_over() -> None:
     """From here on Ctrl-C is a KeyboardInterrupt again, and SIGTERM is Terminated."""
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, _terminate)):
         if signal.getsignal(number) is _end:
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def stop_on_signal():
+    """Yields a function that says which came, SIGINT of Ctrl-C or SIGTERM; when it comes once more, it acts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None  # Others cannot say what signals do.
+        return
+    came = []
+
+    def note(number, frame):
+        came.append(number)
+        signal.signal(number, before[number])
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield lambda: came[0] if came else None
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler)
 
 

@@ -8,17 +8,21 @@
 Features are a mapping from names to (N, C, H, W) maps, of which those with a weight are compared; or a sequence of maps with
 a sequence of weights; or one map with a number. Losses are scalars in float32, or float64 for float64 maps. "mean" averages
 over all that is compared in a layer, samples included, "sum" adds it up.
+
+Losses of style (GramLoss, HistogramLoss, MRFLoss, ReshuffleLoss) take a mask: what they are of is then a region.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import functional
 from ._checks import check_bins, check_flag, check_integer, check_number, check_sizes, check_statistics_rule, check_tensor
 from .ops._layout import widen
-from .ops._patches import times_covered
+from .ops._patches import grid, times_covered
 
 __all__ = [
     "ContentLoss",
@@ -98,12 +102,17 @@ class _LayerLoss(_WeightedLoss):
 
     def forward(self, input: Maps, target: Maps | Goal) -> Tensor:
         """Features, and those of a target of as many samples, or of one for all; or its goal."""
+        compared = self._compared(input, target)
+        return sum(self._weight(layer) * self._distance(map, goal) for layer, map, goal in compared)
+
+    def _compared(self, input: Maps, target: Maps | Goal) -> list[tuple]:
+        """Each layer's name, map and goal."""
         maps, goals = self._layers("input", input), target if isinstance(target, Goal) else self.prepare(target)
         if goals.of != repr(self):
             raise ValueError(f"{self._name}: target: expected a goal of {repr(self)}, got one of {goals.of}")
         if maps.keys() != goals.keys():
             raise ValueError(f"{self._name}: target: expected the input's layers {_names(maps)}, got {_names(goals)}")
-        return sum(self._weight(layer) * self._distance(map, goals[layer]) for layer, map in maps.items())
+        return [(layer, map, goals[layer]) for layer, map in maps.items()]
 
     def _goal(self, target: Tensor):
         return target
@@ -120,6 +129,33 @@ class _LayerLoss(_WeightedLoss):
         if goal.shape[1:] != input.shape[1:] or len(goal) not in (1, len(input)):
             raise ValueError(f"{self._name}: target: expected shape {tuple(input.shape)} as of the input, got {tuple(goal.shape)}")
         return goal.expand_as(input)
+
+
+class _StyleLoss(_LayerLoss):
+    """A loss that a region can have by itself."""
+
+    def forward(self, input: Maps, target: Maps | Goal, mask: Tensor | None = None) -> Tensor:
+        """As other losses; of a region where there is a mask (N or 1, 1, H, W), which says from 0 to 1 how far a pixel
+        belongs to it. It may be of any size: it is averaged over what a position of a map covers.
+        """
+        if mask is None:
+            return super().forward(input, target)
+        check_tensor(self._name, "mask", mask)
+        compared = self._compared(input, target)
+        return sum(
+            self._weight(layer) * self._distance_within(map, goal, self._resized(mask, map)) for layer, map, goal in compared
+        )
+
+    def _distance_within(self, input: Tensor, goal, mask: Tensor) -> Tensor:
+        """The distance of a region, whose mask is as large as the map, and wide."""
+        raise NotImplementedError
+
+    def _resized(self, mask: Tensor, map: Tensor) -> Tensor:
+        if mask.dim() != 4 or mask.shape[1] != 1 or mask.shape[0] not in (1, len(map)):
+            expected = f"({len(map)} or 1, 1, H, W)"
+            raise ValueError(f"{self._name}: mask: expected shape {expected}, got {tuple(mask.shape)}")
+        mask = mask.to(widen(map[:0]).dtype)
+        return mask if mask.shape[2:] == map.shape[2:] else F.adaptive_avg_pool2d(mask, map.shape[2:])
 
 
 class ContentLoss(_LayerLoss):
@@ -192,10 +228,11 @@ class MeanStdLoss(_LayerLoss):
         return sum(self._compare(own, other) for own, other in zip(self._goal(input), goal))
 
 
-class GramLoss(_LayerLoss):
+class GramLoss(_StyleLoss):
     """Squared difference of Gram matrices (Gatys et al., CVPR 2016).
 
-    With "mean" it is small, for a matrix has C^2 numbers: weights of 1e5 and more are usual.
+    With "mean" it is small, for a matrix has C^2 numbers: weights of 1e5 and more are usual. With a mask positions count as
+    far as they belong to it (Gatys et al., CVPR 2017, arXiv:1611.07865).
 
     Args:
         normalized: divided by channels and positions. "sum" is then, of a sample, the loss of Johnson et al. (ECCV 2016), and
@@ -217,11 +254,47 @@ class GramLoss(_LayerLoss):
         # Differences of sums that 16 bits would round.
         return functional.gram_matrix(widen(target), centered=self.centered, normalized=self.normalized)
 
+    def _distance_within(self, input: Tensor, goal: Tensor, mask: Tensor) -> Tensor:
+        return self._compare(self._of_sums(self._sums(input, mask), mask.sum((2, 3))), goal)
 
-class HistogramLoss(_LayerLoss):
+    # A map in parts: what each adds, and the loss of what they add up to.
+
+    def of_part(self, map: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What a part of a map adds to its matrix, (N, C, C): sums, however the loss is normalized."""
+        if self.centered:
+            raise ValueError(f"{self._name}: centered: expected False, for parts of a map have means of their own")
+        return self._sums(map, None if mask is None else self._resized(mask, map))
+
+    def of_parts(self, sums: Tensor, positions: Tensor | int, goal: Goal) -> Tensor:
+        """The loss of a map of one layer whose parts add up to `sums`; positions: how many, or a mask's sum, (N or 1, 1)."""
+        ((layer, goal),) = goal.items()
+        return self._weight(layer) * self._compare(self._of_sums(sums, positions), goal)
+
+    def goal_of_parts(self, sums: Tensor, positions: Tensor | int) -> Goal:
+        """The goal of a map of one layer whose parts add up to `sums`."""
+        (layer,) = self._layers("target", sums.unsqueeze(3))
+        return Goal({layer: self._of_sums(sums, positions)}, repr(self))
+
+    def _sums(self, map: Tensor, mask: Tensor | None) -> Tensor:
+        map = widen(map)
+        if mask is not None:
+            if self.centered:
+                map = map - (map * mask).sum((2, 3), keepdim=True) / _some(mask.sum((2, 3), keepdim=True))
+            map = map * mask.sqrt()
+        return functional.gram_matrix(map)
+
+    def _of_sums(self, sums: Tensor, positions: Tensor | int) -> Tensor:
+        if not self.normalized:
+            return sums
+        if isinstance(positions, Tensor):
+            positions = _some(positions).unsqueeze(2)
+        return sums / (sums.shape[1] * positions)
+
+
+class HistogramLoss(_StyleLoss):
     """Squared difference from the features' own match to the target's histograms (Risser et al. 2017, arXiv:1701.08893).
 
-    The match is a constant: it has no gradient.
+    The match is a constant: it has no gradient. With a mask those positions are matched of which half belongs to it.
 
     Args:
         bins: of a histogram, the paper's 256; None matches by sorting, exactly.
@@ -238,13 +311,20 @@ class HistogramLoss(_LayerLoss):
     def _distance(self, input: Tensor, goal: Tensor) -> Tensor:
         return self._compare(input, functional.match_histogram(input.detach(), goal.detach(), self.bins))
 
+    def _distance_within(self, input: Tensor, goal: Tensor, mask: Tensor) -> Tensor:
+        matched = functional.match_histogram(input.detach(), goal.detach(), self.bins, mask >= 0.5)
+        squares = (widen(input) - widen(matched)).square() * mask
+        if self.reduction == "sum":
+            return squares.sum()
+        return squares.sum() / (_some(mask.expand(len(input), -1, -1, -1).sum()) * input.shape[1])
 
-class MRFLoss(_LayerLoss):
+
+class MRFLoss(_StyleLoss):
     """Squared distance of each patch to the target's that correlates best (CNNMRF, Li and Wand, CVPR 2016).
 
-    Which patch that is has no gradient; the target's features may be of another size. "sum" is the paper's, who match copies
-    of the target that are turned and scaled, too; "mean" averages over samples, patches, channels and pixels of a patch. A
-    pixel that no patch covers, as a stride leaves some, has no gradient.
+    Which patch that is has no gradient; the target's features may be of another size. "sum" is the paper's; "mean" averages
+    over samples, patches, channels and pixels of a patch. A pixel that no patch covers, as a stride leaves some, has no
+    gradient. With a mask, each patch's pixels count as far as they belong to it.
 
     Args:
         patch_size, stride: of patches, as in `functional.patch_match`.
@@ -268,21 +348,73 @@ class MRFLoss(_LayerLoss):
         check_number(self._name, "usage_penalty", usage_penalty, 0)
         self.patch_size, self.stride, self.usage_penalty = patch_size, stride, usage_penalty
 
-    def _distance(self, input: Tensor, goal: Tensor) -> Tensor:
-        """At each pixel, of the patches that cover it: the distance of their mean, and how far they lie around that."""
-        patches = self.patch_size, self.stride
-        index = functional.patch_match(input.detach(), goal.detach(), *patches, usage_penalty=self.usage_penalty)
-        input, goal = widen(input), widen(goal)
+    def prepare(self, target: Maps, *copies: Maps) -> Goal:
+        """The goal of a target; with copies, as of the picture turned and scaled, patches of all of them are chosen from."""
+        if copies and self.usage_penalty:
+            raise ValueError(f"{self._name}: copies: expected none, for a usage penalty counts the patches of one map")
+        targets = [self._layers("target", each) for each in (target, *copies)]
+        return Goal({layer: self._patches([each[layer] for each in targets]) for layer in targets[0]}, repr(self))
+
+    def _patches(self, maps: list[Tensor]) -> "_Patches":
         # Small numbers, so that squares keep their digits.
-        centre = goal.detach().mean((2, 3), keepdim=True)
-        goal = goal - centre
-        mean, square = (functional.swap_patches(map, index, input.shape[2:], *patches) for map in (goal, goal.square()))
+        centre = widen(maps[0]).detach().mean((2, 3), keepdim=True)
+        sheet = _sheet([widen(map) for map in maps], centre, self.stride)
+        return _Patches(maps, centre, sheet, sheet.square())
+
+    def _distance(self, input: Tensor, goal: "_Patches") -> Tensor:
+        return self._distance_within(input, goal, None)
+
+    def _distance_within(self, input: Tensor, goal: "_Patches", mask: Tensor | None) -> Tensor:
+        """At each pixel, of the patches that cover it: the distance of their mean, and how far they lie around that."""
+        patches, size = (self.patch_size, self.stride), input.shape[2:]
+        index = self._match(input, goal)
+        input = widen(input)
+        mean, square = (functional.swap_patches(map, index, size, *patches) for map in (goal.sheet, goal.squares))
         around = (square - mean.square()).clamp(min=0)
-        times = times_covered(input.shape[2:], *patches, input.device)
-        total = (times * ((input - centre - mean).square() + around)).sum()
+        times = times_covered(size, *patches, input.device)
+        times = times if mask is None else times * mask
+        total = (times * ((input - goal.centre - mean).square() + around)).sum()
         if self.reduction == "sum":
             return total
-        return total / (index.numel() * input.shape[1] * self.patch_size**2)
+        compared = index.numel() * self.patch_size**2 if mask is None else _some(times.expand(len(input), -1, -1, -1).sum())
+        return total / (compared * input.shape[1])
+
+    def _match(self, input: Tensor, goal: "_Patches") -> Tensor:
+        """The place on the sheet of each patch's best match; of copies that are as much alike, in the first."""
+        patches, (first, *copies) = (self.patch_size, self.stride), goal.maps
+        input = input.detach()
+        if not copies:
+            return functional.patch_match(input, first.detach(), *patches, usage_penalty=self.usage_penalty)
+        _, columns = grid(goal.sheet.shape[2:], *patches)
+        found, best, row = None, None, 0
+        for map in goal.maps:
+            index, score = functional.patch_match(input, map.detach(), *patches, return_score=True)
+            _, own = grid(map.shape[2:], *patches)
+            index = (row + index // own) * columns + index % own
+            found, best = (index, score) if best is None else (
+                torch.where(score > best, index, found), torch.maximum(score, best)
+            )  # fmt: skip
+            row += -(-map.shape[2] // self.stride)
+        return found
+
+
+class _Patches(NamedTuple):
+    """What MRFLoss chooses from: maps; and less their centre, (N, C, 1, 1), all of them on a sheet, one below the other."""
+
+    maps: list[Tensor]
+    centre: Tensor
+    sheet: Tensor
+    squares: Tensor
+
+
+def _sheet(maps: list[Tensor], centre: Tensor, stride: int) -> Tensor:
+    """Each begins where a patch does."""
+    if len(maps) == 1:
+        return maps[0] - centre
+    width = max(map.shape[3] for map in maps)
+    return torch.cat([
+        F.pad(map - centre, (0, width - map.shape[3], 0, -map.shape[2] % stride)) for map in maps
+    ], 2)  # fmt: skip
 
 
 class ReshuffleLoss(MRFLoss):
@@ -403,6 +535,11 @@ class IdentityLoss(nn.Module):
     def forward(self, input: Tensor, target: Tensor, input_features: Maps, target_features: Maps | Goal) -> Tensor:
         """The network's picture and what went in, (N, 3, H, W), and the features of both."""
         return self.of_image(input, target) + self.of_features(input_features, target_features)
+
+
+def _some(count: Tensor) -> Tensor:
+    """To divide by, where a region may have no positions: what is divided is 0 then."""
+    return count.clamp(min=torch.finfo(count.dtype).tiny)
 
 
 def _checked_weights(loss: nn.Module, weights: Weights):

@@ -46,6 +46,7 @@ WRITABLE = {
 }
 _LONGEST = {"PNG": 2**31 - 1, "JPEG": 65535, "WEBP": 16383}  # Sides that the formats can store.
 _MOST_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # Where Pillow refuses to decode.
+ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)  # The tag of EXIF, and its values for pictures on their side.
 SMALLEST = 8  # Pixels a side; below, the networks see little more than mirror images.
 
 
@@ -94,10 +95,11 @@ def _endings(formats):
     return ", ".join(formats)
 
 
-def measure(path: Path, longest: int | None = None) -> tuple[int, int]:
-    """The sides at which `path` would be read, before it is turned upright, from its header alone."""
+def measure(path: Path, longest: int | None = None, upright: bool = False) -> tuple[int, int]:
+    """The sides at which `path` would be read, before it is turned upright, or after that, from its header alone."""
     with _opened(path) as image:
-        width, height = size = _fit(image.size, longest)
+        size = image.size[::-1] if upright and image.getexif().get(ORIENTATION) in LYING else image.size
+        width, height = size = _fit(size, longest)
     if min(size) < SMALLEST:
         at = f" at --size {longest}" if longest else ""
         raise UserError(

@@ -17,6 +17,7 @@ from .errors import UserError, complain
 COMMANDS = {
     "stylize": "paint pictures or videos in another style",
     "encode": "store what a system keeps of a style",
+    "synthesize": "find a picture, or a texture, by optimisation",
     "models": "the style-transfer systems: what they take and what they cost",
     "train": "train a system on folders of pictures",
     "explain": "what swap makes of a model, layer by layer, and what that brings",

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 
 import torch
 
@@ -32,3 +33,23 @@ def count(text: str) -> int:
         if int(text) >= 1:
             return int(text)
     raise argparse.ArgumentTypeError(f"must be a whole number from 1 up, got {text!r}")
+
+
+def whole(text):
+    if text.isdigit():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be a whole number from 0 up, got {text!r}")
+
+
+def positive(text):
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+
+
+def share(text):
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")

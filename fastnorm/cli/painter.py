@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .. import pictures
 from ..models import cost
-from ..models.pictures import keep_colors, masks_of_levels, masks_that_sum_to_1, resize_masks
+from ..models.pictures import keep_colors
 from .errors import UserError
+from .masks import Masks
 from .style import Style
 from .system import Chosen
 
@@ -41,13 +41,7 @@ class Painter:
     longest: int | None = None
 
     def __post_init__(self):
-        styles, masks = len(self.styles), len(self.masks)
-        if masks and styles < 2:
-            raise UserError("--mask: it says where each of several styles goes: repeat --style")
-        if styles > 1 and not masks:
-            raise UserError("--style is repeated: say by --mask where each goes, or mix them: a.jpg:0.5,b.jpg:0.5")
-        if masks not in (0, 1, styles):
-            raise UserError(f"--mask: expected one for all, or one for each of {styles} styles, got {masks}")
+        self.regions = Masks(self.masks, len(self.styles), self.longest)
 
     @property
     def files(self) -> list[Path]:
@@ -69,8 +63,9 @@ class Painter:
         content = content.to(self.device)
         typed = content.to(getattr(torch, self.dtype))
         try:
-            if self.masks:
-                stylized = self.model.stylize_regions(typed, self.encoded, self._mask(*content.shape[2:]), self.alpha)
+            if self.regions:
+                mask = self.regions.at(*content.shape[2:]).to(self.device)
+                stylized = self.model.stylize_regions(typed, self.encoded, mask, self.alpha)
             else:
                 stylized = self.model.stylize(typed, next(iter(self.encoded), None), self.alpha)
         except (TypeError, ValueError) as error:  # In one line, in the words of the system.
@@ -86,19 +81,6 @@ class Painter:
     def scale(self) -> int:
         """How much larger the result is."""
         return self.model.enlarges
-
-    def check_masks(self, height: int, width: int, multiple: int = 1, whose: str = "the picture") -> None:
-        """Raise unless the masks are of a picture's size, or become so by --size, cut to sides that are such multiples."""
-        for mask in self.masks:
-            try:
-                size = pictures.measure(mask, self.longest)
-            except UserError as error:
-                raise UserError(f"--mask {error}") from None
-            if tuple(side // multiple * multiple for side in size) != (width, height):
-                at = f" at --size {self.longest}" if self.longest else ""
-                raise UserError(
-                    f"--mask {mask} is {size[0]}x{size[1]} pixels{at}, {whose} {width}x{height}: make a mask of that size"
-                )
 
     def memory(self, height: int, width: int, samples: int = 1) -> int | None:
         """Bytes that it takes to stylise at once; None where that cannot be told before."""
@@ -116,18 +98,3 @@ class Painter:
         # Weights that come with sizes of their own are of a constructor's arguments; those that do not fit show on loading.
         with contextlib.suppress(TypeError, ValueError):
             return cost.on_meta(self.chosen.name, getattr(torch, self.dtype), **self.chosen.config)
-
-    @cached_property
-    def _masks(self) -> Tensor:
-        """(S, H, W), as they are on disk; the sizes are the same, as they are checked."""
-        read = [pictures.read(mask).rgb for mask in self.masks]
-        gray = torch.stack([(rgb[0] * rgb.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(0) for rgb in read])
-        try:
-            return masks_of_levels(gray[0], len(self.styles)) if len(gray) == 1 else masks_that_sum_to_1(gray)
-        except ValueError as error:
-            raise UserError(f"--mask: {error}") from None
-
-    def _mask(self, height, width):
-        # Without --size, frames of a video may be cut by a pixel.
-        masks = self._masks if self.longest else self._masks[:, :height, :width]
-        return resize_masks(masks, height, width)[None].to(self.device)

@@ -55,7 +55,7 @@ def run(args) -> int:
         with _told(job, failed):
             if video.is_one(job.source):
                 clips[job] = clip = video.probe(job.source, args.size)
-                painter.check_masks(clip.height, clip.width, video.MULTIPLE, whose=job.source)
+                painter.regions.check(clip.height, clip.width, video.MULTIPLE, whose=job.source)
                 jobs.check_memory(job.source, clip.width, clip.height, painter, args.batch)
             else:
                 jobs.check(job, args.size, painter)
@@ -113,7 +113,7 @@ def _told(job, failed):
 
 def _stylize(job, longest, painter):
     picture = pictures.read(job.source, longest)
-    painter.check_masks(*picture.rgb.shape[2:], whose=job.source)
+    painter.regions.check(*picture.rgb.shape[2:], whose=job.source)
     started = time.perf_counter()
     with _memory_for(job.source):
         stylized = painter(picture.rgb)

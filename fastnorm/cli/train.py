@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import dataclasses
-import math
 import os
 import zlib
 from importlib.util import find_spec
@@ -21,6 +20,7 @@ from ..training.processes import joined
 from ..training.trainer import PRECISIONS, Trainer
 from . import arguments, jobs, progress, recipe
 from .errors import UserError, complain, enough_memory
+from .settings import assignments, merged
 
 NEWEST = ""  # What --resume without a file means.
 SAMPLES = 4  # Pictures in a row.
@@ -53,20 +53,20 @@ def add_arguments(parser):
     add("--inception", metavar="FILE", help="the public weights of Inception-v3, with which ghiasi's style network begins "
         "(default: where torchvision keeps them); random for trying out")
     add("--init", type=Path, metavar="FILE", help="weights to start from, of the same system")
-    add("--set", dest="recipe", action="append", default=[], type=recipe.assignments, metavar="NAME=VALUE", help="an "
+    add("--set", dest="recipe", action="append", default=[], type=assignments, metavar="NAME=VALUE", help="an "
         "argument of the recipe, such as style_weight=20; may be repeated")
-    add("--set-model", dest="sizes", action="append", default=[], type=recipe.assignments, metavar="NAME=VALUE", help="an "
+    add("--set-model", dest="sizes", action="append", default=[], type=assignments, metavar="NAME=VALUE", help="an "
         "argument of the model, such as widths=[32,64,128,256], or several as a JSON object; may be repeated")
-    add("--seed", type=_whole, default=0, metavar="N", help="of all that is drawn by chance (default: 0)")
+    add("--seed", type=arguments.whole, default=0, metavar="N", help="of all that is drawn by chance (default: 0)")
 
     add = parser.add_argument_group("how (default: what the recipe says, see below)").add_argument
     add("--steps", type=arguments.count, metavar="N", help="of the whole training")
     add("--batch-size", type=arguments.count, metavar="N", help="pictures a step, of all processes together")
     add("--resize", type=arguments.count, metavar="N", help="pixels of a picture's shorter side")
     add("--crop", type=arguments.count, metavar="N", help="pixels of the square that is cut from it at random")
-    add("--lr", type=_positive, metavar="X", help="learning rate of Adam")
-    add("--clip", type=_or_none(_positive), metavar="X", help="longest gradient, by its 2-norm; or none")
-    add("--ema", type=_or_none(_share), metavar="X", help="decay of the averaged weights, from 0 to 1; or none")
+    add("--lr", type=arguments.positive, metavar="X", help="learning rate of Adam")
+    add("--clip", type=_or_none(arguments.positive), metavar="X", help="longest gradient, by its 2-norm; or none")
+    add("--ema", type=_or_none(arguments.share), metavar="X", help="decay of the averaged weights, from 0 to 1; or none")
 
     add = parser.add_argument_group("what is written").add_argument
     add("--save-every", type=arguments.count, default=Every().save, metavar="N", help="steps from one checkpoint to the "
@@ -81,7 +81,7 @@ def add_arguments(parser):
     add("--device", choices=arguments.DEVICES, default="auto", help="auto (default) is cuda where there is one")
     add("--precision", choices=tuple(PRECISIONS), default="float32", help="of what autocast takes in (default: float32)")
     add("--compile", action="store_true", help="by torch.compile, which takes a minute or so at the start")
-    add("--workers", type=_whole, default=2, metavar="N", help="processes that read pictures ahead (default: 2); 0 reads "
+    add("--workers", type=arguments.whole, default=2, metavar="N", help="processes that read pictures ahead (default: 2); 0 reads "
         "between steps")
 
 
@@ -238,7 +238,7 @@ def _told(args, trainer, batches, paths):
     return {
         "system": args.system,
         "--set-model": trainer.recipe.model.config,
-        "--set": recipe.merged(args.recipe),
+        "--set": merged(args.recipe),
         **settings,
         "--seed": args.seed,
         "--precision": args.precision,
@@ -302,26 +302,6 @@ def _counted(batches):
 
 
 # Arguments.
-
-
-def _whole(text):
-    if text.isdigit():
-        return int(text)
-    raise argparse.ArgumentTypeError(f"must be a whole number from 0 up, got {text!r}")
-
-
-def _positive(text):
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) < math.inf:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
-
-
-def _share(text):
-    with contextlib.suppress(ValueError):
-        if 0 <= float(text) < 1:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
 
 
 def _or_none(kind):

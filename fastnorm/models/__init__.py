@@ -3,6 +3,9 @@
     model = fastnorm.models.load("adain", "adain.safetensors")
     picture = model.stylize(photo, painting)
 
+    system = fastnorm.models.load("gatys", "vgg19-dcbb9e9d.pth")       # optimises the picture itself
+    picture = system.synthesize(photo, [painting])
+
 Importing this package imports no system and nothing outside the base install.
 """
 
@@ -13,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["SYSTEMS", "Entry", "MissingWeights", "build", "default_sizes", "load", "published_sizes"]
+__all__ = ["SYNTHESES", "SYSTEMS", "Entry", "MissingWeights", "build", "default_sizes", "load", "published_sizes"]
 
 
 class MissingWeights(ModuleNotFoundError):
@@ -53,6 +56,15 @@ SYSTEMS = {
     "wct": Entry("wct", "WCT", "paintings", "whitening and colouring, no training on styles (Li et al., NIPS 2017)"),
 }
 
+# Those that optimise the picture itself, by the features of a VGG-19: classes derived from `synthesis.Synthesis`.
+SYNTHESES = {
+    "cnnmrf": Entry("cnnmrf", "CNNMRF", "paintings", "patches that correlate best (Li and Wand, CVPR 2016)"),
+    "gatys": Entry("gatys", "Gatys", "paintings", "features and Gram matrices (Gatys et al., CVPR 2016)"),
+    "histogram": Entry("histogram", "Histogram", "paintings", "histograms of features, too (Risser et al., 2017)"),
+    "laplacian": Entry("laplacian", "Laplacian", "paintings", "the content's edges, too (Li et al., ACM MM 2017)"),
+    "reshuffle": Entry("reshuffle", "Reshuffle", "paintings", "patches, each used as often (Gu et al., CVPR 2018)"),
+}
+
 
 def build(name: str, **sizes):
     """A system with random weights; sizes are the paper's unless told."""
@@ -74,15 +86,18 @@ def load(name: str, weights=None, **sizes):
     """A system with its weights, in eval mode.
 
     Args:
-        name: a key of SYSTEMS.
+        name: a key of SYSTEMS or of SYNTHESES.
         weights: a file that its `save` or `fastnorm train` wrote; for a system with published weights also where they are,
-            as its `from_package` says, and None for the package that carries them.
+            as its `from_package` says, and None for the package that carries them; of SYNTHESES a public file of VGG-19, and
+            None for the one that torchvision keeps.
         sizes: constructor arguments, for weights of other sizes.
 
     Raises ValueError for an unknown name or a file that does not fit, MissingWeights where a package is missing, or
     nobody carries weights.
     """
     system = _class_of("load", name)
+    if name in SYNTHESES:
+        return system.load(weights, **sizes)
     if weights is not None and Path(weights).suffix == ".safetensors":
         return system.load(weights, **sizes)
     if not SYSTEMS[name].published:
@@ -94,7 +109,8 @@ def load(name: str, weights=None, **sizes):
 
 
 def _class_of(function: str, name: str):
-    if name not in SYSTEMS:
-        raise ValueError(f"{function}: name: expected one of {', '.join(SYSTEMS)}, got {name!r}")
-    entry = SYSTEMS[name]
+    known = SYSTEMS | SYNTHESES
+    if name not in known:
+        raise ValueError(f"{function}: name: expected one of {', '.join(known)}, got {name!r}")
+    entry = known[name]
     return getattr(import_module(f"{__name__}.{entry.module}"), entry.class_name)

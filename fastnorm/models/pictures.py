@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, interpolate
+from torch.nn.functional import adaptive_avg_pool2d, affine_grid, grid_sample, interpolate
+
+from .. import functional
 
 
 def check_picture(system: str, name: str, picture: Tensor) -> None:
@@ -45,12 +48,43 @@ def middle_square(picture: Tensor, side: int) -> Tensor:
     """The middle square of `picture`, resized to side x side (bicubic, antialiased): strokes keep their shape."""
     height, width = picture.shape[2:]
     least = min(height, width)
-    square = picture[..., (height - least) // 2 :, (width - least) // 2 :][..., :least, :least]
-    if least == side:
-        return square
+    return resized(picture[..., (height - least) // 2 :, (width - least) // 2 :][..., :least, :least], side, side)
+
+
+def resized(picture: Tensor, height: int, width: int) -> Tensor:
+    """`picture` in another size, bicubic and antialiased; itself where it has that size."""
+    if tuple(picture.shape[2:]) == (height, width):
+        return picture
     # torch resizes with antialiasing in float32 and float64 only.
-    wide = square.to(torch.promote_types(picture.dtype, torch.float32))
-    return interpolate(wide, (side, side), mode="bicubic", antialias=True).clamp(0, 1).to(picture.dtype)
+    wide = picture.to(torch.promote_types(picture.dtype, torch.float32))
+    return interpolate(wide, (height, width), mode="bicubic", antialias=True).clamp(0, 1).to(picture.dtype)
+
+
+def turned(picture: Tensor, angle: float) -> Tensor:
+    """`picture` turned about its middle, by radians: of what then stands upright the largest rectangle within it."""
+    height, width = picture.shape[2:]
+    size = _upright(height, width, abs(angle))
+    cosine, sine = math.cos(angle), math.sin(angle)
+    # From an output's pixel to the input's, both as torch counts them: from -1 to 1.
+    across, down = size[1] / width, size[0] / height
+    turn = picture.new_tensor([
+        [cosine * across, -sine * size[0] / width, 0],
+        [sine * size[1] / height, cosine * down, 0],
+    ])  # fmt: skip
+    grid = affine_grid(turn.expand(picture.shape[0], 2, 3), (picture.shape[0], 3, *size), align_corners=False)
+    return grid_sample(picture, grid, padding_mode="border", align_corners=False)
+
+
+def _upright(height, width, angle):
+    """Sides of the largest upright rectangle within one that is turned by less than a right angle."""
+    sine, cosine = math.sin(angle), math.cos(angle)
+    if min(height, width) <= 2 * sine * cosine * max(height, width):  # Two of its corners lie on the longer sides.
+        half = min(height, width) / 2
+        sides = (half / cosine, half / sine) if width >= height else (half / sine, half / cosine)
+    else:
+        double = cosine**2 - sine**2
+        sides = (height * cosine - width * sine) / double, (width * cosine - height * sine) / double
+    return tuple(max(1, int(side + 1e-6)) for side in sides)
 
 
 def check_mask(system: str, mask: Tensor, styles: int, content: Tensor) -> Tensor:
@@ -113,3 +147,16 @@ def keep_colors(content: Tensor, stylized: Tensor) -> Tensor:
     """
     luma = content.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
     return (content + ((stylized - content) * luma).sum(1, keepdim=True)).clamp(0, 1)
+
+
+def match_colors(style: Tensor, content: Tensor) -> Tensor:
+    """`style` in the colours of `content`: by the linear map that gives its pixels the mean and covariance of the other's.
+
+    Gatys et al., "Preserving Color in Neural Artistic Style Transfer", 2016, arXiv:1606.05897, section 4.1.
+
+    Args:
+        style, content: (N or 1, 3, h, w), RGB in 0..1, each of its own size.
+    """
+    samples = max(style.shape[0], content.shape[0])
+    style, content = (picture.expand(samples, -1, -1, -1) for picture in (style, content))
+    return functional.whiten_color(style, content).clamp(0, 1)

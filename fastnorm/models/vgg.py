@@ -7,6 +7,7 @@ table 1, column E.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from . import MissingWeights, files
 
 CONVOLUTIONS = 2, 2, 4, 4, 1  # Of each stage; of the fifth the first.
 LAYERS = tuple(f"relu{stage}_{i}" for stage, count in enumerate(CONVOLUTIONS, 1) for i in range(1, count + 1))
+POOLINGS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
 
 
 class Layout(NamedTuple):
@@ -56,6 +58,7 @@ class VGG19(nn.Module):
         widths: channels of the five stages.
         padding_mode: "reflect", as style transfer has it, or "zeros", as it was trained.
         ceil_mode: whether a maximum is also taken of the odd last row and column.
+        pooling: "max", as it was trained, or "average", which Gatys et al. (CVPR 2016) found to give the nicer pictures.
     """
 
     def __init__(
@@ -64,8 +67,11 @@ class VGG19(nn.Module):
         widths: tuple[int, ...] = (64, 128, 256, 512, 512),
         padding_mode: str = "reflect",
         ceil_mode: bool = True,
+        pooling: str = "max",
     ) -> None:
         super().__init__()
+        if pooling not in POOLINGS:
+            raise ValueError(f"VGG19: pooling: expected one of {', '.join(POOLINGS)}, got {pooling!r}")
         self.layers = tuple(layers)
         if not self.layers or any(layer not in LAYERS for layer in layers) or sorted(set(layers)) != list(layers):
             raise ValueError(f"VGG19: layers: expected some of {', '.join(LAYERS)}, in this order, got {', '.join(layers)}")
@@ -76,7 +82,7 @@ class VGG19(nn.Module):
             number = layer.removeprefix("relu")
             width = widths[int(number[0]) - 1]
             if number.endswith("_1") and channels != 3:
-                self.add_module(f"pool{int(number[0]) - 1}", nn.MaxPool2d(2, ceil_mode=ceil_mode))
+                self.add_module(f"pool{int(number[0]) - 1}", POOLINGS[pooling](2, ceil_mode=ceil_mode))
             self.add_module(f"conv{number}", nn.Conv2d(channels, width, 3, padding=1, padding_mode=padding_mode))
             self.add_module(layer, nn.ReLU())
             channels = width
@@ -106,10 +112,15 @@ class VGG19(nn.Module):
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """All layers, by name."""
-        features = {}
+        return dict(self.walk(x))
+
+    def walk(self, x: Tensor, last: str | None = None) -> Iterator[tuple[str, Tensor]]:
+        """Each layer's name and map in order, up to `last`: what nobody keeps is free before the next is there."""
         for layer, chain in zip(self.layers, self._chains):
-            features[layer] = x = chain(x)
-        return features
+            x = chain(x)
+            yield layer, x
+            if layer == last:
+                return
 
     def load_public(self, path=None) -> VGG19:
         """Fill it from a public file; returns itself.
@@ -138,6 +149,13 @@ class VGG19(nn.Module):
                 found[key] = tensors[there]
         files.load_tensors(self, found, path)
         return self
+
+
+def reach(layer: str) -> tuple[int, int]:
+    """Pixels that a position of a layer stands for along each side, and how many more it sees on either side of them."""
+    stage, number = map(int, layer.removeprefix("relu").split("_"))
+    convolutions = [*CONVOLUTIONS[: stage - 1], number]
+    return 2 ** (stage - 1), sum(count * 2**before for before, count in enumerate(convolutions))
 
 
 def _name_in(layout: Layout, key: str) -> str:

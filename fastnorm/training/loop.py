@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import signal
-import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .._errors import UserError
-from .._start import Terminated
+from .._start import Terminated, stop_on_signal
 from .data import Batches
 from .output import Output, moved
 from .processes import Processes
@@ -115,25 +113,3 @@ def _diverged(what, trainer, output):
     path = output and output.newest()
     kept = f"{path} is from before, and kept" if path else "there is no checkpoint from before"
     raise UserError(f"step {trainer.step}: {what}: try {advice}; {kept}")
-
-
-@contextlib.contextmanager
-def stop_on_signal():
-    """Yields a function that says which came, SIGINT of Ctrl-C or SIGTERM; when it comes once more, it acts at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None  # Others cannot say what signals do.
-        return
-    came = []
-
-    def note(number, frame):
-        came.append(number)
-        signal.signal(number, before[number])
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield lambda: came[0] if came else None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
