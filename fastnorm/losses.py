@@ -538,8 +538,8 @@ class IdentityLoss(nn.Module):
 
 
 def _some(count: Tensor) -> Tensor:
-    """To divide by, where a region may have no positions: what is divided is 0 then."""
-    return count.clamp(min=torch.finfo(count.dtype).tiny)
+    """To divide by, where a region may have no positions: what is divided is 0 then, and so is its gradient."""
+    return count.clamp(min=1e-6)
 
 
 def _checked_weights(loss: nn.Module, weights: Weights):

@@ -177,6 +177,100 @@ def test_reshuffling_uses_all_patches():
     torch.testing.assert_close(loss(INPUT[:1], target), squares(own, others[used]).sum())
 
 
+# Regions.
+
+SHARES = torch.rand(2, 1, 7, 9, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+
+
+def gram_within(a, mask, centred, normalized):
+    total = mask.sum((2, 3), keepdim=True)
+    a = a - (a * mask).sum((2, 3), keepdim=True) / total if centred else a
+    found = torch.einsum("nchw,ndhw,nhw->ncd", a, a, mask[:, 0])
+    return found / (3 * total[:, 0]) if normalized else found
+
+
+def mrf_within(a, b, mask, mean):
+    shares = F.unfold(mask.expand_as(a), 3).transpose(1, 2)
+    total = (nearest(a, b, 3, 1) * shares).sum()
+    return total / shares.sum() if mean else total
+
+
+def matched_within(a, b, mask, mean):
+    inside = mask >= 0.5
+    squares_ = squares(a, functional.match_histogram(a, b, 256, inside)) * mask
+    return squares_.sum() / (3 * mask.sum()) if mean else squares_.sum()
+
+
+def reduced(numbers, mean):
+    return numbers.mean() if mean else numbers.sum()
+
+
+WITHIN = {
+    "gram": (losses.GramLoss, {}, lambda a, b, mask, mean: reduced(
+        squares(gram_within(a, mask, False, True), gram(b) / (3 * 63)), mean)),
+    "gram, sums": (losses.GramLoss, dict(normalized=False), lambda a, b, mask, mean: reduced(
+        squares(gram_within(a, mask, False, False), gram(b)), mean)),
+    "gram, centred": (losses.GramLoss, dict(centered=True), lambda a, b, mask, mean: reduced(
+        squares(gram_within(a, mask, True, True), gram(b, True) / (3 * 63)), mean)),
+    "histogram": (losses.HistogramLoss, {}, matched_within),
+    "mrf": (losses.MRFLoss, {}, mrf_within),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("case", WITHIN.values(), ids=WITHIN)
+def test_of_a_region(case, reduction):
+    """And its gradient; a mask of another size is averaged over what a position covers."""
+    make, settings, formula = case
+    loss = make(reduction=reduction, **settings)
+    fine = SHARES.repeat_interleave(3, 2).repeat_interleave(2, 3)
+    fine = fine + 0.1 * torch.tensor([-1.0, 1]).repeat(9).double()  # Of which the average is the same.
+    for mask in (SHARES, SHARES[:1], fine):
+        inputs = [INPUT.clone().requires_grad_() for _ in range(2)]
+        value = loss(inputs[0], TARGET, mask)
+        own = (SHARES if mask is fine else mask).expand(2, -1, -1, -1)
+        expected = formula(inputs[1], TARGET, own, reduction == "mean")
+        torch.testing.assert_close(value, expected, rtol=1e-8, atol=1e-12)
+        gradients = [torch.autograd.grad(output, input)[0] for output, input in zip((value, expected), inputs)]
+        torch.testing.assert_close(*gradients, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize("case", WITHIN.values(), ids=WITHIN)
+def test_a_region_that_is_all_or_nothing(case):
+    make, settings, _ = case
+    loss = make(**settings)
+    torch.testing.assert_close(loss(INPUT, TARGET, torch.ones(1, 1, 7, 9).double()), loss(INPUT, TARGET))
+    input = INPUT.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(input, TARGET, torch.zeros(1, 1, 7, 9).double()), input)
+    assert (gradient == 0).all()
+
+
+def test_parts_of_a_map_add_up():
+    loss, goal = losses.GramLoss(3.0), losses.GramLoss(3.0).prepare(TARGET)
+    parts = [INPUT[..., :4], INPUT[..., 4:]]
+    sums = sum(map(loss.of_part, parts))
+    torch.testing.assert_close(loss.of_parts(sums, 63, goal), loss(INPUT, goal))
+    torch.testing.assert_close(loss.goal_of_parts(sums, 63)[0], loss.prepare(INPUT)[0])
+    masked = sum(loss.of_part(part, mask) for part, mask in zip(parts, (SHARES[..., :4], SHARES[..., 4:])))
+    torch.testing.assert_close(loss.of_parts(masked, SHARES.sum((2, 3)), goal), loss(INPUT, goal, SHARES))
+    with pytest.raises(ValueError, match="^GramLoss: centered: expected False, for parts of a map have means of their own$"):
+        losses.GramLoss(centered=True).of_part(INPUT)
+
+
+@pytest.mark.parametrize("patch_size, stride", [(3, 1), (2, 3), (2, 2)])
+def test_patches_of_copies(patch_size, stride):
+    """Of all of them the best, of maps of any size; and none that lies across two."""
+    copies = maps(2, 3, 5, 6, seed=4), maps(2, 3, 8, 11, seed=5)
+    loss = losses.MRFLoss(1.0, "sum", patch_size=patch_size, stride=stride)
+    own = patches(INPUT, patch_size, stride)
+    others = torch.cat([patches(map, patch_size, stride) for map in (TARGET, *copies)], 1)
+    best = (F.normalize(own, dim=2) @ F.normalize(others, dim=2).transpose(1, 2)).argmax(2)
+    expected = squares(own, torch.stack([sample[index] for sample, index in zip(others, best)])).sum()
+    torch.testing.assert_close(loss(INPUT, loss.prepare(TARGET, *copies)), expected)
+    with pytest.raises(ValueError, match="^ReshuffleLoss: copies: expected none, for a usage penalty counts the patches of one"):
+        losses.ReshuffleLoss().prepare(TARGET, *copies)
+
+
 @pytest.mark.parametrize("power", [1.0, 2.0, 2.5])
 def test_total_variation(power):
     for reduction in ("mean", "sum"):
@@ -252,6 +346,10 @@ def test_statistics_keep_no_map():
         (lambda: losses.MRFLoss()(INPUT, losses.HistogramLoss().prepare(TARGET)), ValueError,
          "MRFLoss: target: expected a goal of MRFLoss(weights=1.0, reduction='mean', patch_size=3, stride=1,"
          " usage_penalty=0.0), got one of HistogramLoss(weights=1.0, reduction='mean', bins=256)"),
+        (lambda: losses.GramLoss()(INPUT, TARGET, SHARES[:, 0]), ValueError,
+         "GramLoss: mask: expected shape (2 or 1, 1, H, W), got (2, 7, 9)"),
+        (lambda: losses.HistogramLoss()(INPUT, TARGET, 0.5), TypeError,
+         "HistogramLoss: mask: expected a tensor, got float"),
         (lambda: losses.GramLoss(centered="no"), TypeError, "GramLoss: centered: expected True or False, got 'no'"),
         (lambda: losses.MeanStdLoss(correction=5), ValueError,
          "MeanStdLoss: correction: expected 0 (biased) or 1 (unbiased), got 5"),

@@ -15,7 +15,18 @@ from torch import Tensor
 from .._checks import check_integer, check_number
 from ..losses import MRFLoss
 from .pictures import resized, turned
-from .synthesis import CONTENT, Level, Synthesis, Term, check_layers, check_weights, content_terms, halved, variation_terms
+from .synthesis import (
+    COARSEST,
+    CONTENT,
+    Level,
+    Synthesis,
+    Term,
+    check_layers,
+    check_weights,
+    content_terms,
+    halved,
+    variation_terms,
+)
 
 
 class CNNMRF(Synthesis):
@@ -84,4 +95,4 @@ class CNNMRF(Synthesis):
             copies += [
                 resized(copy, round(scale * copy.shape[2]), round(scale * copy.shape[3])) for copy in turned_ones
             ]
-        return [style, *(copy for copy in copies[1:] if min(copy.shape[2:]) >= min(32, height, width))]
+        return [style, *(copy for copy in copies[1:] if min(copy.shape[2:]) >= min(COARSEST, height, width))]

@@ -12,7 +12,7 @@ from torch import Tensor
 from .._checks import check_integer, check_number
 from . import tiles
 from .pictures import check_mask, check_picture, keep_colors, match_colors, resize_masks, resized
-from .synthesis import Synthesis
+from .synthesis import COARSEST, Synthesis
 
 OPTIMIZERS = {"lbfgs": 1.0, "adam": 0.02}  # With their rates: of pixels in 0..1.
 STARTS = "content", "noise", "style"
@@ -226,12 +226,12 @@ class Descent:
         return [level._replace(steps=count) for level, count in zip(levels, counts)]
 
     def _size_at(self, level) -> tuple[int, int]:
-        return tuple(max(1, round(level.size * side)) for side in self.size)
+        size = max(level.size, min(1.0, COARSEST / min(self.size)))
+        return tuple(round(size * side) for side in self.size)
 
     def _resized_style(self, style: Tensor, level) -> Tensor:
-        # No smaller than that there are some positions in the deepest layers.
-        scale = max(level.size * self.style_scale, min(1.0, 32 / min(style.shape[2:])))
-        return resized(style, *(max(1, round(scale * side)) for side in style.shape[2:]))
+        scale = max(level.size * self.style_scale, min(1.0, COARSEST / min(style.shape[2:])))
+        return resized(style, *(round(scale * side) for side in style.shape[2:]))
 
     # Steps.
 
@@ -282,6 +282,9 @@ class Descent:
                 raise TypeError(f"{self._name}: {name}: expected {expected}, got {picture.dtype}")
         if not self.styles and (self.content is None or any(term.target == "styles" for term in self.system.terms)):
             raise ValueError(f"{self._name}: styles: expected one at least, got none")
+            if min(picture.shape[2:]) < self.system.least:
+                got = "{}x{}".format(*picture.shape[:1:-1])
+                raise ValueError(f"{self._name}: {name}: expected sides of {self.system.least} pixels at least, got {got}")
         samples = {len(style) for style in self.styles} - {1}
         if self.content is not None and samples - {len(self.content)}:
             expected = f"a painting for all, or for each of {len(self.content)} samples"
@@ -293,7 +296,10 @@ class Descent:
             if size is not None and tuple(size) != own:
                 raise ValueError(f"{self._name}: size: expected that of the content, {own}, got {size}")
             return own
-        return tuple(self.styles[0].shape[2:]) if size is None else tuple(size)
+        size = tuple(self.styles[0].shape[2:]) if size is None else tuple(size)
+        if min(size) < self.system.least:
+            raise ValueError(f"{self._name}: size: expected sides of {self.system.least} pixels at least, got {size}")
+        return size
 
     def _checked_weights(self, weights) -> list[float]:
         """Without a mask they add up to one style's; with one, each has a region of its own, and counts in full."""

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from .._checks import check_integer, check_number
 from ..losses import ContentLoss, Goal, GramLoss, TotalVariationLoss
 from . import tiles
-from .vgg import LAYERS, VGG19
+from .vgg import LAYERS, VGG19, reach
 
+COARSEST = 32  # Pixels of a shorter side at any level, if it has as many: some positions of the deepest layers.
 CONTENT, STYLE = "relu4_2", ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
 
@@ -134,6 +135,16 @@ class Synthesis(nn.Module):
 
     # What all have.
 
+    @property
+    def least(self) -> int:
+        """Pixels that sides have, at least: of a position of the deepest layer, of a patch, of three squares of edges."""
+        sides = [1]
+        for term in self.terms:
+            stride = reach(term.layer)[0] if term.layer else 1
+            sides.append(stride * getattr(term.loss, "patch_size", 1))
+            sides += [3 * side for side in getattr(term.loss, "squares", ())]
+        return max(sides)
+
     def synthesize(self, content: Tensor | None = None, styles: Sequence[Tensor] = (), **settings) -> Tensor:
         """The picture whose losses are least, (N, 3, H, W) in 0..1: the content in the styles, or a texture without content.
 
@@ -246,10 +257,9 @@ def variation_terms(system: str, variation_weight: float) -> list[Term]:
 
 
 def halved(height: int, width: int, longest: int, steps: int) -> list[Level]:
-    """From coarse to fine by factors of 2; the coarsest's longer side is `longest` at least, and four positions of relu4_1
-    lie beside each other."""
+    """From coarse to fine by factors of 2, the coarsest of which has a longer side of `longest` at least."""
     halvings = 0
-    while max(height, width) / 2 ** (halvings + 1) >= longest and min(height, width) / 2 ** (halvings + 1) >= 32:
+    while max(height, width) >= longest * 2 ** (halvings + 1) and min(height, width) >= COARSEST * 2 ** (halvings + 1):
         halvings += 1
     return [Level(2.0**-halving, steps) for halving in range(halvings, -1, -1)]
 

@@ -60,10 +60,8 @@ def tiles(height: int, width: int, side: int, last: str) -> list[Tile]:
 
 
 def _cut(length: int, side: int, stride: int) -> list[tuple[int, int]]:
-    """Into parts of much the same length, each of which begins where a position of the deepest layer does, and has one."""
-    count = max(1, min(-(-length // side), length // stride))
-    step = -(-length // (count * stride)) * stride
-    begins = list(range(0, max(length - stride, 0) + 1, step)) or [0]
+    """Into parts that begin where a position of the deepest layer does, and have one at least."""
+    begins = range(0, max(length - stride, 0) + 1, max(1, side // stride) * stride)
     return list(zip(begins, [*begins[1:], length]))
 
 

@@ -8,7 +8,7 @@ from literal import picture
 from torch import nn
 
 from fastnorm.models import MissingWeights
-from fastnorm.models.vgg import DEVIATION, LAYERS, MEAN, VGG19
+from fastnorm.models.vgg import DEVIATION, LAYERS, MEAN, VGG19, reach
 
 WIDTHS = 4, 5, 6, 7, 8
 PLAN = 4, 4, "M", 5, 5, "M", 6, 6, 6, 6, "M", 7, 7, 7, 7, "M", 8, 8, 8, 8
@@ -117,3 +117,19 @@ def test_files_that_do_not_fit(tmp_path, monkeypatch, capsys):
     save(state, tmp_path / "checkpoints" / "vgg19-dcbb9e9d.pth", "zip")
     vgg.load_public()
     torch.testing.assert_close(vgg.conv1_2.weight.double(), state["features.2.weight"].float().double())
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_what_a_position_sees(layer):
+    """By what of a picture has a part in it, where every weight is above 0."""
+    vgg = VGG19((layer,), (1,) * 5, "zeros", ceil_mode=False, pooling="average")
+    with torch.no_grad():
+        for parameter in vgg.parameters():
+            parameter.fill_(0.1)
+    stride, around = reach(layer)
+    x = torch.rand(1, 3, 1, 1).expand(1, 3, 240, 240).clone().requires_grad_()
+    place = 120 // stride
+    (gradient,) = torch.autograd.grad(vgg(x)[0, 0, place, place], x)
+    seen = gradient[0].abs().sum(0).nonzero()
+    assert seen.min(0).values.tolist() == 2 * [place * stride - around]
+    assert seen.max(0).values.tolist() == 2 * [(place + 1) * stride - 1 + around]
