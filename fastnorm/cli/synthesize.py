@@ -1,5 +1,7 @@
 """`fastnorm synthesize`: pictures found by optimisation, of a content and styles, or textures of styles alone."""
 
+import argparse
+import contextlib
 import json
 import signal
 import time
@@ -45,7 +47,8 @@ def add_arguments(parser):
     parser.epilog = EPILOG
     add = parser.add_argument
     add("--system", default="gatys", metavar="NAME", help=f"{', '.join(models.SYNTHESES)} (default: gatys)")
-    add("--content", nargs="+", default=[], type=Path, metavar="PICTURE", help="one, several, or a folder; a texture has none")
+    add("--content", nargs="+", default=[], type=Path, metavar="PICTURE", help="one, several, or a folder; none for a "
+        "texture")
     add("--style", action="append", default=[], required=True, type=style.parse, metavar="SPEC", help="the path of a "
         "painting, or a mixture with weights (a.jpg:0.3,b.jpg:0.7); may be repeated, with --mask")
     add("-o", "--output", required=True, metavar="OUT", help="for one picture a file, its ending the format (.png, .jpg, "
@@ -68,8 +71,8 @@ def add_arguments(parser):
     add("--start", metavar="WHERE", help="content (default), noise (default of a texture), style, or a picture")
     add("--optimizer", choices=tuple(OPTIMIZERS), default="lbfgs", help="lbfgs (default), or adam, which takes less memory")
     add("--lr", type=arguments.positive, metavar="X", help=f"its rate (default: {RATES})")
-    add("--history", type=arguments.count, default=100, metavar="N", help="steps that lbfgs remembers, each in the memory of "
-        "two pictures (default: 100)")
+    add("--history", type=arguments.count, default=100, metavar="N", help="steps that lbfgs remembers, each in the memory "
+        "of two pictures (default: 100)")
     add("--steps", type=_steps, metavar="N[,N...]", help="of each level (default: the system's)")
     add("--tolerance", type=arguments.share, default=0.0, metavar="X", help="a level ends where the loss falls by less than "
         "this part in 20 steps, such as 0.01 (default: 0, never)")
@@ -357,8 +360,10 @@ def _report(args, device, done, failed):
 
 
 def _sides(text):
-    width, height = arguments.shape(text, 2)[:2]
-    return height, width
+    with contextlib.suppress(ValueError):
+        width, height = map(arguments.count, text.split("x"))
+        return height, width
+    raise argparse.ArgumentTypeError(f"expected sizes such as 640x480, got {text!r}")
 
 
 def _steps(text):

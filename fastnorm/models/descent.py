@@ -280,11 +280,9 @@ class Descent:
             if picture.dtype != self._like().dtype:
                 expected = f"the weights' type {self._like().dtype}"
                 raise TypeError(f"{self._name}: {name}: expected {expected}, got {picture.dtype}")
+            self._check_sides(name, picture.shape[2:])
         if not self.styles and (self.content is None or any(term.target == "styles" for term in self.system.terms)):
             raise ValueError(f"{self._name}: styles: expected one at least, got none")
-            if min(picture.shape[2:]) < self.system.least:
-                got = "{}x{}".format(*picture.shape[:1:-1])
-                raise ValueError(f"{self._name}: {name}: expected sides of {self.system.least} pixels at least, got {got}")
         samples = {len(style) for style in self.styles} - {1}
         if self.content is not None and samples - {len(self.content)}:
             expected = f"a painting for all, or for each of {len(self.content)} samples"
@@ -297,9 +295,13 @@ class Descent:
                 raise ValueError(f"{self._name}: size: expected that of the content, {own}, got {size}")
             return own
         size = tuple(self.styles[0].shape[2:]) if size is None else tuple(size)
-        if min(size) < self.system.least:
-            raise ValueError(f"{self._name}: size: expected sides of {self.system.least} pixels at least, got {size}")
+        self._check_sides("size", size)
         return size
+
+    def _check_sides(self, name: str, size) -> None:
+        least, (height, width) = self.system.least, size
+        if min(size) < least:
+            raise ValueError(f"{self._name}: {name}: expected sides of {least} pixels at least, got {width}x{height}")
 
     def _checked_weights(self, weights) -> list[float]:
         """Without a mask they add up to one style's; with one, each has a region of its own, and counts in full."""

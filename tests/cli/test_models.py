@@ -27,7 +27,7 @@ def test_the_page_is_of_this_registry():
 def test_json(command):
     code, out, err = command("models", "--json")
     found = json.loads(out)
-    assert (code, err) == (0, "") and list(found) == list(models.SYSTEMS)
+    assert (code, err) == (0, "") and list(found) == [*models.SYSTEMS, *models.SYNTHESES]
     expected = cost("cin")
     published = cost("cin", **models.published_sizes("cin"))
     assert found["cin"]["styles"] == "numbers" and found["cin"]["published"]["sizes"]["styles"] == 26
@@ -35,7 +35,9 @@ def test_json(command):
         assert found["cin"][name] == getattr(expected, name)
         assert found["cin"]["published"][name] == getattr(published, name)
     assert published.parameters < expected.parameters
-    for name, facts in found.items():
+    assert found["gatys"]["levels"] == [{"size": 0.64, "steps": 500}, {"size": 1.0, "steps": 200}]
+    for name in models.SYSTEMS:
+        facts = found[name]
         assert facts["weights"] == ("to be trained" if name in RECIPES else "to be given")
         assert (facts["published"] is not None) == models.SYSTEMS[name].published
 
@@ -43,7 +45,12 @@ def test_json(command):
 def test_table(command):
     code, out, err = command("models")
     assert (code, err) == (0, "")
-    title, header, *rows = out.rstrip("\n").split("\n")
+    networks, optimised = out.rstrip("\n").split("\n\n")
+    _, header, *rows = optimised.split("\n")
+    assert header.split() == ["system", "what", "it", "compares", "steps"]
+    assert [row.split()[0] for row in rows] == list(models.SYNTHESES)
+    assert "500 at 328 + 200 at 512" in optimised
+    title, header, *rows = networks.split("\n")
     assert header.split() == ["system", "styles", "parameters", "operations", "encoding", "memory", "weights"]
     named = [row for row in rows if "," not in row]
     assert [row.split()[0] for row in named] == list(models.SYSTEMS)
@@ -72,7 +79,7 @@ def test_more_of_one(command):
 def test_unknown(command):
     code, out, err = command("models", "picasso")
     assert (code, out) == (2, "")
-    assert err == f"fastnorm: there is no system 'picasso', choose from {', '.join(models.SYSTEMS)}\n"
+    assert err == f"fastnorm: there is no system 'picasso', choose from {', '.join(models.SYSTEMS | models.SYNTHESES)}\n"
 
 
 @pytest.mark.parametrize(

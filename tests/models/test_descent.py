@@ -285,6 +285,9 @@ def test_a_run_that_diverges_keeps_its_last_picture():
 
 WRONG = [
     (dict(styles=[]), "styles: expected one at least, got none"),
+    (dict(styles=[torch.rand(1, 3, 40, 12)]), "styles: expected sides of 16 pixels at least, got 12x40"),
+    (dict(content=torch.rand(1, 3, 15, 40)), "content: expected sides of 16 pixels at least, got 40x15"),
+    (dict(content=None, size=(40, 8)), "size: expected sides of 16 pixels at least, got 8x40"),
     (dict(styles=[torch.rand(3, 8, 8)]), "styles: expected shape (N, 3, H, W), got (3, 8, 8)"),
     (dict(styles=[torch.rand(3, 3, 32, 32)]), "styles: expected a painting for all, or for each of 1 samples, got 3"),
     (dict(content=torch.rand(1, 4, 8, 8)), "content: expected shape (N, 3, H, W), got (1, 4, 8, 8)"),
@@ -297,7 +300,7 @@ WRONG = [
     (dict(optimizer="sgd"), "optimizer: expected one of lbfgs, adam, got 'sgd'"),
     (dict(steps=[1, 2, 3]), "steps: expected one number, or 2 for as many levels, got [1, 2, 3]"),
     (dict(steps=0), "steps: expected an integer of at least 1, got 0"),
-    (dict(size=(8, 9)), "size: expected that of the content, (48, 40), got (8, 9)"),
+    (dict(size=(48, 9)), "size: expected that of the content, (48, 40), got (48, 9)"),
     (dict(preserve_color="yes"), "preserve_color: expected one of None, luminance, histogram, got 'yes'"),
     (dict(content=None, preserve_color="histogram"), "preserve_color: expected None, for there is no content"),
     (dict(tile=0), "tile: expected an integer of at least 1, got 0"),

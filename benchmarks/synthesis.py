@@ -1,0 +1,298 @@
+"""A step of each system that optimises pictures, against the same losses in plain torch: time and peak memory.
+
+    python benchmarks/synthesis.py [CASE ...] [--size 256] [--json FILE]
+
+A step is the losses of a picture and their gradient; what an optimiser makes of them is torch's on both sides. On the CPU,
+float32, VGG-19 with random weights, content and style of the same size, the goals computed before. Plain torch is at its
+best: convolutions with zeros around (oneDNN), Gram matrices by products, patches as filters of a convolution, which are made
+anew for each copy of the style, for kept ones would take a gigabyte; the table look-ups of a histogram in float32.
+
+Times are in turns in one process, the median of each; memory is what a step adds to a fresh process, at most, as the system
+counts it.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+import fastnorm
+from fastnorm import functional, models
+from fastnorm.bench import machine
+from fastnorm.bench.resident import held, peak_of_second
+from fastnorm.models.synthesis import Level
+from fastnorm.models.vgg import LAYERS
+
+SIDES = "fused", "plain"
+
+
+# The losses in plain torch: a function of the picture, made of the system, the content and the style.
+
+
+def features(vgg, x, last):
+    found = {}
+    x = F.conv2d(x, vgg.preprocess.weight, vgg.preprocess.bias)
+    for layer in LAYERS[: LAYERS.index(last) + 1]:
+        conv = getattr(vgg, layer.replace("relu", "conv"))
+        if layer.endswith("_1") and layer != LAYERS[0]:
+            x = F.max_pool2d(x, 2)
+        x = F.relu(F.conv2d(x, conv.weight, conv.bias, padding=1))
+        if layer in vgg.layers:
+            found[layer] = x
+    return found
+
+
+def gram(map):
+    rows = map.flatten(2)
+    return rows @ rows.mT / (rows.shape[1] * rows.shape[2])
+
+
+def variation(x):
+    return x.diff(dim=2).square().sum() + x.diff(dim=3).square().sum()
+
+
+def edges(x, side=4):
+    kernel = x.new_tensor([[0.0, -1, 0], [-1, 4, -1], [0, -1, 0]]).expand(1, 3, 3, 3)
+    return F.conv2d(F.avg_pool2d(x, side), kernel)
+
+
+def plain_gatys(system, content, style, more=lambda x, found: 0):
+    grams = [term.layer for term in system.terms if term.name == "style"]
+    there = features(system.vgg, style, "relu5_1")
+    goals, goal = {layer: gram(there[layer]) for layer in grams}, features(system.vgg, content, "relu4_2")["relu4_2"]
+
+    def losses(x):
+        found = features(system.vgg, x, "relu5_1")
+        style = sum(1e3 * F.mse_loss(gram(found[layer]), goals[layer]) for layer in grams)
+        return style + F.mse_loss(found["relu4_2"], goal) + more(x, found)
+
+    return losses
+
+
+def plain_laplacian(system, content, style):
+    goal = edges(content)
+    return plain_gatys(
+        system, content, style, lambda x, _: 100 * F.mse_loss(edges(x), goal) + 1e-3 * variation(x)
+    )
+
+
+def plain_histogram(system, content, style):
+    there = {layer: map for layer, map in features(system.vgg, style, "relu4_1").items() if layer in ("relu1_1", "relu4_1")}
+
+    def more(x, found):
+        matched = sum(F.mse_loss(found[layer], by_bins(found[layer].detach(), map)) for layer, map in there.items())
+        return matched + 1e-3 * variation(x)
+
+    return plain_gatys(system, content, style, more)
+
+
+def by_bins(input, target, bins=256):
+    x, y = (map.flatten(2) for map in (input, target))
+    _, position, bin, upto = histogram(x, bins)
+    (low, high), _, _, target_upto = histogram(y, bins)
+    begin, end = ends(upto, bin)
+    level = begin + (end - begin) * (position - bin)
+    bin = torch.searchsorted(target_upto, level).clamp(max=bins - 1)
+    begin, end = ends(target_upto, bin)
+    share = ((level - begin) / (end - begin).clamp(min=1)).clamp(0, 1)
+    return torch.lerp(low, high, (bin + share) / bins).view(input.shape)
+
+
+def histogram(planes, bins):
+    low, high = planes.aminmax(dim=2, keepdim=True)
+    position = (planes - low) / (high - low).clamp(min=1e-30) * bins
+    bin = position.long().clamp(max=bins - 1)
+    counts = planes.new_zeros(*planes.shape[:2], bins).scatter_add_(2, bin, torch.ones_like(planes))
+    return (low, high), position, bin, counts.cumsum(2)
+
+
+def ends(upto, bin):
+    upto = F.pad(upto, (1, 0))
+    return upto.gather(2, bin), upto.gather(2, bin + 1)
+
+
+def filters(map):
+    return F.unfold(map, 3)[0].T.reshape(-1, map.shape[1], 3, 3)
+
+
+def best_of(map, goals):
+    """Each patch's best match: the patches (P, C * 9) that it is drawn to."""
+    best = found = None
+    for goal in goals:
+        patches = filters(goal)
+        lengths = patches.flatten(1).norm(dim=1).clamp(min=1e-12)
+        score, index = (F.conv2d(map, patches) / lengths.view(1, -1, 1, 1))[0].flatten(1).max(0)
+        chosen = patches.flatten(1)[index]
+        if best is None:
+            best, found = score, chosen
+        else:
+            found = torch.where((score > best).unsqueeze(1), chosen, found)
+            best = torch.maximum(score, best)
+    return found
+
+
+def in_turn(map, goal, penalty=0.1):
+    patches = filters(goal)
+    lengths = patches.flatten(1).norm(dim=1).clamp(min=1e-12)
+    own = F.unfold(map, 3)[0].norm(dim=0).clamp(min=1e-12)
+    scores = (F.conv2d(map, patches)[0].flatten(1) / lengths.unsqueeze(1) / own).T.contiguous()
+    used, index = torch.zeros(len(patches)), torch.empty(len(scores), dtype=torch.int64)
+    for number, row in enumerate(scores):
+        index[number] = chosen = torch.argmax(torch.sub(row, used, alpha=penalty))
+        used[chosen] += 1
+    return patches.flatten(1)[index]
+
+
+def apart(map, patches, mean):
+    squares = (F.unfold(map, 3)[0].T - patches).square()
+    return squares.mean() if mean else squares.sum()
+
+
+def plain_patches(system, content, style, choose, weight, content_weight, mean, copies):
+    layers = [term.layer for term in system.terms if term.name == "style"]
+    there = [features(system.vgg, copy, max(layers)) for copy in copies]
+    goals, goal = {layer: [each[layer] for each in there] for layer in layers}, features(system.vgg, content, "relu4_2")["relu4_2"]
+
+    def losses(x):
+        found = features(system.vgg, x, "relu4_2")
+        total = content_weight * F.mse_loss(found["relu4_2"], goal) + 1e-3 * variation(x)
+        for layer in layers:
+            with torch.no_grad():
+                patches = choose(found[layer], goals[layer])
+            total = total + weight * apart(found[layer], patches, mean)
+        return total
+
+    return losses
+
+
+def plain_cnnmrf(system, content, style):
+    return plain_patches(system, content, style, best_of, 1e-4 / 18, 20, False, system.copies(style))
+
+
+def plain_reshuffle(system, content, style):
+    return plain_patches(system, content, style, lambda map, goals: in_turn(map, goals[0]), 1.0, 1.0, True, [style])
+
+
+PLAIN = dict(
+    gatys=plain_gatys, laplacian=plain_laplacian, histogram=plain_histogram, cnnmrf=plain_cnnmrf, reshuffle=plain_reshuffle
+)
+
+
+# Cases: of each what makes both sides, for any size.
+
+
+def step_of(name):
+    def make(side, size):
+        torch.manual_seed(0)
+        system = models.build(name)
+        content, style, picture = (pictures(size, seed) for seed in range(3))
+        if side == "plain":
+            with torch.no_grad():
+                losses = PLAIN[name](system, content, style)
+        else:
+            aim = system.aim(Level(1.0, 1), content, [style], [1.0])
+            losses = lambda x: sum(system.losses(x, aim).values()).sum()  # noqa: E731
+
+        def step():
+            x = picture.clone().requires_grad_()
+            value = losses(x)
+            return value.detach(), torch.autograd.grad(value, x)[0]
+
+        return step
+
+    return make
+
+
+def match_of(layer):
+    """A histogram's match itself, of features."""
+
+    def make(side, size):
+        torch.manual_seed(0)
+        vgg = models.build("gatys").vgg
+        with torch.no_grad():
+            own, other = (features(vgg, pictures(size, seed), layer)[layer] for seed in range(2))
+        return (lambda: by_bins(own, other)) if side == "plain" else (lambda: functional.match_histogram(own, other, 256))
+
+    return make
+
+
+def pictures(size, seed):
+    """Smooth ones, as photos are, with a little noise."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 3, 17, 17, generator=generator)
+    noise = torch.rand(1, 3, size, size, generator=generator)
+    return 0.8 * F.interpolate(coarse, (size, size), mode="bicubic").clamp(0, 1) + 0.2 * noise
+
+
+CASES = {name: step_of(name) for name in models.SYNTHESES} | {
+    "match at relu1_1": match_of("relu1_1"),
+    "match at relu4_1": match_of("relu4_1"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CASES))
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--growth-of", choices=SIDES, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if unknown := [name for name in args.cases if name not in CASES]:
+        parser.error(f"no case {unknown[0]}: expected some of {', '.join(CASES)}")
+    if args.growth_of:
+        print(growth(args.cases[0], args.size, args.growth_of))
+        return
+    found = []
+    print(f"{'case':<18} {'ms':>8} {'plain':>9} {'times':>6} {'MB':>7} {'plain':>8} {'part':>5} {'apart':>8}")
+    for name in args.cases or CASES:
+        found.append(facts := measured(name, args))
+        ms, mb = facts["ms"], facts["MB"]
+        print(
+            f"{name:<18} {ms['fused']:8.1f} {ms['plain']:9.1f} {ms['plain'] / ms['fused']:6.2f}"
+            f" {mb['fused']:7.0f} {mb['plain']:8.0f} {mb['fused'] / mb['plain']:5.2f} {facts['apart']:8.1e}", flush=True,
+        )  # fmt: skip
+        if args.json:
+            args.json.write_text(json.dumps({"machine": machine.describe(), "synthesis": found}, indent=1) + "\n")
+
+
+def measured(name, args) -> dict:
+    memory = {side: growth_in_a_process(name, args, side) / 1e6 for side in SIDES}
+    fastnorm.tune_allocator()
+    steps, seconds, results = {side: CASES[name](side, args.size) for side in SIDES}, {side: [] for side in SIDES}, {}
+    for turn in range(args.rounds + 1):
+        for side, step in steps.items():
+            start = time.perf_counter()
+            results[side] = step()
+            if turn:
+                seconds[side].append(time.perf_counter() - start)
+    times = {side: 1000 * statistics.median(taken) for side, taken in seconds.items()}
+    # That both compute the same: of a step, its gradients.
+    fused, plain = (result[1] if isinstance(result, tuple) else result for result in (results["fused"], results["plain"]))
+    apart = ((fused - plain).norm() / plain.norm()).item()
+    return {"case": name, "size": args.size, "threads": args.threads, "rounds": args.rounds, "ms": times, "MB": memory, "apart": apart}
+
+
+def growth_in_a_process(name, args, side) -> int:
+    command = [sys.executable, __file__, name, "--size", args.size, "--threads", args.threads, "--growth-of", side]
+    return int(subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout)
+
+
+def growth(name, size, side) -> int:
+    """What a step adds at most, weights, pictures and goals not counted. A small one before loads libraries and tables."""
+    CASES[name](side, 64)()
+    step = CASES[name](side, size)
+    before = held()
+    return peak_of_second(step) - before
+
+
+if __name__ == "__main__":
+    main()
