@@ -333,6 +333,7 @@ def _told(args, descent):
         "--content": [str(path) for path in args.content],
         "--style": [str(each) for each in args.style],
         "--size": [*descent.size],
+        "--style-scale": args.style_scale,
         "--steps": [level.steps for level in descent.levels],
         "--optimizer": args.optimizer,
         "--lr": descent.lr,
