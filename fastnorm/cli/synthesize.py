@@ -71,8 +71,8 @@ def add_arguments(parser):
     add("--start", metavar="WHERE", help="content (default), noise (default of a texture), style, or a picture")
     add("--optimizer", choices=tuple(OPTIMIZERS), default="lbfgs", help="lbfgs (default), or adam, which takes less memory")
     add("--lr", type=arguments.positive, metavar="X", help=f"its rate (default: {RATES})")
-    add("--history", type=arguments.count, default=100, metavar="N", help="steps that lbfgs remembers, each in the memory "
-        "of two pictures (default: 100)")
+    add("--history", type=arguments.count, default=20, metavar="N", help="steps that lbfgs remembers, each in the memory "
+        "of two pictures (default: 20)")
     add("--steps", type=_steps, metavar="N[,N...]", help="of each level (default: the system's)")
     add("--tolerance", type=arguments.share, default=0.0, metavar="X", help="a level ends where the loss falls by less than "
         "this part in 20 steps, such as 0.01 (default: 0, never)")

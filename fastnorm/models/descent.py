@@ -59,7 +59,8 @@ class Descent:
         seed: of noise; sample n's is drawn from seed + n.
         optimizer: "lbfgs" or "adam".
         lr: its rate; None for 1 with L-BFGS, whose steps find their own length, and 0.02 with Adam.
-        history: steps that L-BFGS remembers; each takes the memory of two pictures.
+        history: steps that L-BFGS remembers; each takes the memory of two pictures. Public code has 100, which found losses
+            1% lower than 20 in 200 steps.
         steps: of each level, or one number for all; None for the system's.
         tolerance: a level ends for a sample whose loss has fallen by a smaller part within 20 steps.
         preserve_color: "luminance" takes nothing but light and dark of the result, "histogram" gives the styles the colours
@@ -82,7 +83,7 @@ class Descent:
         seed: int = 0,
         optimizer: str = "lbfgs",
         lr: float | None = None,
-        history: int = 100,
+        history: int = 20,
         steps: int | Sequence[int] | None = None,
         tolerance: float = 0.0,
         preserve_color: str | None = None,
