@@ -16,7 +16,7 @@ With gradients, or where a library's convolution is ahead, it is the operators t
 import torch
 from torch.autograd import forward_ad
 
-from . import _by_sample, backends, instance_stats, scale_shift, upsample_conv2d
+from . import _by_sample, _minimal, backends, instance_stats, scale_shift, upsample_conv2d
 from ._activation import ACTIVATIONS, CODES
 from ._layout import empty_map, empty_statistic, memory_format
 from ._library import define
@@ -207,18 +207,10 @@ def _with_rims(input, weight, bias, entry, filters, lattice, border, window, exi
 
 def _as_one_kernel(input, weight, bare, scale_factor, stride, padding, dilation, groups, padding_mode):
     """The lattice that the kernel runs on, and its rims; None where there is none, or a library's convolution is ahead."""
-    bare = bare and all(factor == 1 for factor in scale_factor) and not _has_fewer_products(input, weight, stride, dilation)
+    bare = bare and all(factor == 1 for factor in scale_factor) and not _minimal.has_fewer_products(input, weight, stride, dilation)
     if bare and _by_sample.is_faster(input, upsample_conv2d.stacked(weight, input), groups):
         return None
     return upsample_conv2d.lattice(input, weight, scale_factor, stride, padding, dilation, padding_mode)
-
-
-def _has_fewer_products(input, weight, stride, dilation):
-    """Whether the CPU kernel multiplies less often than a convolution does, and is ahead of a library's for that."""
-    shared = weight.dim() == input.dim() or weight.shape[0] == 1
-    if input.device.type != "cpu" or not shared or any(step != 1 for step in dilation):
-        return False
-    return input.dim() > 3 and (*weight.shape[-2:], *stride[-2:]) in ((3, 3, 1, 1), (3, 3, 2, 2), (4, 4, 2, 2))
 
 
 def _is_bare(mean, scale, shift, residual, activation, slope, output_activation, need_stats):
