@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn import Chain
+from ..nn._max_pool import MaxPool2x2
 from . import MissingWeights, files
 
 CONVOLUTIONS = 2, 2, 4, 4, 1  # Of each stage; of the fifth the first.
@@ -76,7 +77,7 @@ class VGG19(nn.Module):
             number = layer.removeprefix("relu")
             width = widths[int(number[0]) - 1]
             if number.endswith("_1") and channels != 3:
-                self.add_module(f"pool{int(number[0]) - 1}", nn.MaxPool2d(2, ceil_mode=ceil_mode))
+                self.add_module(f"pool{int(number[0]) - 1}", MaxPool2x2(ceil_mode))
             self.add_module(f"conv{number}", nn.Conv2d(channels, width, 3, padding=1, padding_mode=padding_mode))
             self.add_module(layer, nn.ReLU())
             channels = width
