@@ -1,4 +1,4 @@
-"""A convolution whose filters are frozen, and a ReLU behind it: nothing but the input has a gradient, and no map is kept for it.
+"""A convolution whose filters are frozen, and a ReLU behind it: the input alone has a gradient, and no map is kept for it.
 
     output = relu(conv(pad(input), weight) + bias)      or without relu
 
@@ -63,8 +63,8 @@ def _differentiate(ctx, grad, _):
         # Bytes become numbers three times as fast as truth values do.
         grad = torch.ops.aten.threshold_backward(grad, passed.view(torch.int8).to(grad.dtype), 0)
     # No number of the input is read.
-    grad_input, _, _ = dynamic_conv2d.backward(grad, torch.empty(**ctx.like_input), weight, *ctx.settings, True, False, False)
-    return grad_input, *[None] * 8
+    like_input, needed = torch.empty(**ctx.like_input), (True, False, False)
+    return dynamic_conv2d.backward(grad, like_input, weight, *ctx.settings, *needed)[0], *[None] * 8
 
 
 forward = differentiable(_convolve, _definition, _save, _differentiate)

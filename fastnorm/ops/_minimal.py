@@ -1,4 +1,4 @@
-"""Where the CPU kernels convolve by minimal filterings (csrc/cpu/minimal.h), with fewer products; the input's gradient so, too.
+"""Where the CPU kernels convolve by minimal filterings (csrc/cpu/minimal.h), in fewer products; the input's gradient, too.
 
 That is for filters that all samples share. The gradient of the input of a convolution with stride 1 is one as well: of the
 output's gradient, with filters turned around, inputs and outputs exchanged. Measured on two threads of an AVX-512 Xeon,
@@ -40,9 +40,9 @@ def takes(input, weight, stride, dilation, groups) -> bool:
     """Whether it is a 3x3 convolution of maps with a stride of 1 that has fewer products, in either direction."""
     if torch.compiler.is_compiling() or groups != 1 or input.dim() != 4 or input.dtype == torch.float64:
         return False  # A compiler is to make one graph for every size.
-    if 0 in (*input.shape, *weight.shape) or tuple(stride) != (1, 1) or not has_fewer_products(input, weight, stride, dilation):
+    if 0 in (*input.shape, *weight.shape) or tuple(stride) != (1, 1) or backends.which("dynamic_conv2d", "cpu") != "cpu":
         return False
-    return backends.which("dynamic_conv2d", "cpu") == "cpu"
+    return has_fewer_products(input, weight, stride, dilation)
 
 
 def fills_vectors(columns) -> bool:
@@ -73,8 +73,10 @@ def _add_rims(found, grad, weight, padding, padding_mode):
         if count:
             dim, last = 2 + side // 2, side % 2
             rim = _rim(grad, weight, dim, last, count)
-            # Corners are the rows'.
-            rim = unpad(rim, (count, columns), (0, 0, *padding[2:]), padding_mode) if dim == 2 else rim.narrow(2, padding[0], rows)
+            if dim == 2:
+                rim = unpad(rim, (count, columns), (0, 0, *padding[2:]), padding_mode)
+            else:
+                rim = rim.narrow(2, padding[0], rows)  # Corners are the rows'.
             index = border_index(found.shape[dim], *padding[2 * dim - 4 : 2 * dim - 2], padding_mode, grad.device)
             found.index_add_(dim, _end(index, 0, last, count), rim)
 

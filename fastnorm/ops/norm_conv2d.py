@@ -10,8 +10,8 @@ and the statistics are taken while an output is still there. `entered` itself is
 At least, per element: one read and one write of a map, and the filters once; 2 * K * C_in / groups flops for an output.
 Upsampling by f costs ((K_h + f - 1) / (f * K_h))^2 of that: see `upsample_conv2d`.
 
-With gradients, or where a library's convolution is ahead, it is the operators that it is made of, one after the other; but one
-kernel where the input alone has a gradient and nothing becomes of it on its way in: `_frozen`.
+With gradients, or where a library's convolution is ahead, it is the operators that it is made of, one after the other; but
+one kernel where the input alone has a gradient and nothing becomes of it on its way in: `_frozen`.
 """
 
 import torch
@@ -218,7 +218,8 @@ def _with_rims(input, weight, bias, entry, filters, lattice, border, window, exi
 
 def _as_one_kernel(input, weight, bare, scale_factor, stride, padding, dilation, groups, padding_mode):
     """The lattice that the kernel runs on, and its rims; None where there is none, or a library's convolution is ahead."""
-    bare = bare and all(factor == 1 for factor in scale_factor) and not _minimal.has_fewer_products(input, weight, stride, dilation)
+    bare = bare and all(factor == 1 for factor in scale_factor)
+    bare = bare and not _minimal.has_fewer_products(input, weight, stride, dilation)
     if bare and _by_sample.is_faster(input, upsample_conv2d.stacked(weight, input), groups):
         return None
     return upsample_conv2d.lattice(input, weight, scale_factor, stride, padding, dilation, padding_mode)

@@ -51,7 +51,12 @@ def test_derivatives(ceil_mode):
 
 def test_a_byte_is_kept():
     kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.nbytes) or tensor, lambda tensor: tensor):
+
+    def keep(tensor):
+        kept.append(tensor.nbytes)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         output = MaxPool2x2()(torch.randn(2, 3, 8, 8, requires_grad=True))
     assert sum(kept) == output.numel()
 
