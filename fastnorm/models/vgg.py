@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -16,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from ..nn import Chain
+from ..nn._max_pool import MaxPool2x2
 from . import MissingWeights, files
 
 CONVOLUTIONS = 2, 2, 4, 4, 1  # Of each stage; of the fifth the first.
 LAYERS = tuple(f"relu{stage}_{i}" for stage, count in enumerate(CONVOLUTIONS, 1) for i in range(1, count + 1))
-POOLINGS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
+POOLINGS = {"max": MaxPool2x2, "average": partial(nn.AvgPool2d, 2)}
 
 
 class Layout(NamedTuple):
@@ -82,7 +84,7 @@ class VGG19(nn.Module):
             number = layer.removeprefix("relu")
             width = widths[int(number[0]) - 1]
             if number.endswith("_1") and channels != 3:
-                self.add_module(f"pool{int(number[0]) - 1}", POOLINGS[pooling](2, ceil_mode=ceil_mode))
+                self.add_module(f"pool{int(number[0]) - 1}", POOLINGS[pooling](ceil_mode=ceil_mode))
             self.add_module(f"conv{number}", nn.Conv2d(channels, width, 3, padding=1, padding_mode=padding_mode))
             self.add_module(layer, nn.ReLU())
             channels = width

@@ -14,12 +14,13 @@ import math
 
 import torch
 
-from . import _by_sample
+from . import _by_sample, _minimal
 from ._layout import empty_map, memory_format, product, store_like, wide_dtype, widen
 from ._library import define, differentiable, gradient_of
 from ._operator import Operator, Sample
 from ._window import (
     PADDING_MODES,
+    ZEROS,
     both_sides,
     output_size,
     pad,
@@ -149,20 +150,36 @@ _backward_kernel = define(
 # By the kernels, or by torch's own convolution where that is faster.
 
 
-def _convolve(input, weight, bias, *settings):
+def convolve(input, weight, bias, *settings):
+    """`forward` without a gradient."""
     *window, groups, _ = settings
-    if not _by_sample.is_faster(input, weight, groups):
+    if not is_by_torch(input, weight, *window, groups):
         return _forward_kernel(input, weight, bias, *settings)
     return _by_sample.convolve(empty_output(input, weight, *window), input, weight, bias, *settings)
 
 
+def is_by_torch(input, weight, stride, padding, dilation, groups) -> bool:
+    if not _by_sample.is_faster(input, weight, groups):
+        return False
+    columns = output_size(input.shape[2:], weight.shape[3:], stride, padding, dilation)[-1]
+    return not (_minimal.takes(input, weight, stride, dilation, groups) and _minimal.fills_vectors(columns))
+
+
 def _convolve_back(grad, input, weight, *settings):
     *settings, need_input, need_weight, need_bias = settings
-    by_sample = need_input and _by_sample.is_faster(input, weight, settings[3])
-    grad_input, *others = _backward_kernel(
-        grad, input, weight, *settings, need_input and not by_sample, need_weight, need_bias
-    )
-    if by_sample:
+    stride, padding, dilation, groups, padding_mode = settings
+    by_sample = need_input and _by_sample.is_faster(input, weight, groups)
+    minimal = need_input and _minimal.takes(grad, weight, stride, dilation, groups)
+    if minimal:
+        # Sums at a border, of numbers that are rounded to few digits, would be further away.
+        exact = padding_mode == ZEROS or grad.dtype == torch.float32
+        minimal = exact and (not by_sample or _minimal.fills_vectors(input.shape[-1]))
+    by_kernel = need_input and not (minimal or by_sample)
+    grad_input, *others = _backward_kernel(grad, input, weight, *settings, by_kernel, need_weight, need_bias)
+    if minimal:
+        grad_input = _minimal.gradient_of_input(grad, weight, padding, padding_mode)
+        grad_input = grad_input.contiguous(memory_format=memory_format(input))
+    elif by_sample:
         grad_input = _by_sample.gradient_of_input(empty_map(input), grad, weight, *settings)
     return grad_input, *others
 
@@ -200,7 +217,7 @@ def _differentiate_backward(ctx, *gradients):
     return *gradient_of(from_inputs, ctx.saved_tensors, gradients), *[None] * 8
 
 
-forward = differentiable(_convolve, _definition, _save, _differentiate)
+forward = differentiable(convolve, _definition, _save, _differentiate)
 backward = differentiable(_convolve_back, _backward_definition, _save_backward, _differentiate_backward)
 
 

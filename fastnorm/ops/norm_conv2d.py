@@ -10,13 +10,14 @@ and the statistics are taken while an output is still there. `entered` itself is
 At least, per element: one read and one write of a map, and the filters once; 2 * K * C_in / groups flops for an output.
 Upsampling by f costs ((K_h + f - 1) / (f * K_h))^2 of that: see `upsample_conv2d`.
 
-With gradients, or where a library's convolution is ahead, it is the operators that it is made of, one after the other.
+With gradients, or where a library's convolution is ahead, it is the operators that it is made of, one after the other; but
+one kernel where the input alone has a gradient and nothing becomes of it on its way in: `_frozen`.
 """
 
 import torch
 from torch.autograd import forward_ad
 
-from . import _by_sample, backends, instance_stats, scale_shift, upsample_conv2d
+from . import _by_sample, _frozen, _minimal, backends, instance_stats, scale_shift, upsample_conv2d
 from ._activation import ACTIVATIONS, CODES
 from ._layout import empty_map, empty_statistic, memory_format
 from ._library import define
@@ -132,6 +133,9 @@ def forward(
     lattice = None
     if not is_differentiated((input, weight, bias, mean, scale, shift, residual)):
         lattice = _as_one_kernel(input, weight, _is_bare(*entry, output_activation, need_stats), *window)
+    elif _is_bare(*entry, None, need_stats or need_entered) and all(factor == 1 for factor in scale_factor):
+        if _frozen.is_asked_for(input, weight, bias, output_activation):
+            return _with_frozen_filters(input, weight, bias, output_activation, window[1:])
     if lattice is None:
         def convolve(entered):
             return upsample_conv2d.forward(entered, weight, bias, *window)
@@ -148,6 +152,13 @@ def forward(
         none = None, None, None, None, 0, 0.0
         return *kernel(entered, filters, bias, *none, *window, groups, border, *exit, *rule, need_stats, False)[:3], entered
     return kernel(input, filters, bias, *entry, *window, groups, border, *exit, *rule, need_stats, need_entered)
+
+
+def _with_frozen_filters(input, weight, bias, activation, window):
+    filters = upsample_conv2d.per_sample(weight, input)
+    bias = bias if bias is None else bias.expand(input.shape[0], bias.shape[-1])
+    output, _ = _frozen.forward(input, filters, bias, activation, *window)
+    return output, *[input.new_empty(0)] * 3
 
 
 def repeated(
@@ -207,18 +218,11 @@ def _with_rims(input, weight, bias, entry, filters, lattice, border, window, exi
 
 def _as_one_kernel(input, weight, bare, scale_factor, stride, padding, dilation, groups, padding_mode):
     """The lattice that the kernel runs on, and its rims; None where there is none, or a library's convolution is ahead."""
-    bare = bare and all(factor == 1 for factor in scale_factor) and not _has_fewer_products(input, weight, stride, dilation)
+    bare = bare and all(factor == 1 for factor in scale_factor)
+    bare = bare and not _minimal.has_fewer_products(input, weight, stride, dilation)
     if bare and _by_sample.is_faster(input, upsample_conv2d.stacked(weight, input), groups):
         return None
     return upsample_conv2d.lattice(input, weight, scale_factor, stride, padding, dilation, padding_mode)
-
-
-def _has_fewer_products(input, weight, stride, dilation):
-    """Whether the CPU kernel multiplies less often than a convolution does, and is ahead of a library's for that."""
-    shared = weight.dim() == input.dim() or weight.shape[0] == 1
-    if input.device.type != "cpu" or not shared or any(step != 1 for step in dilation):
-        return False
-    return input.dim() > 3 and (*weight.shape[-2:], *stride[-2:]) in ((3, 3, 1, 1), (3, 3, 2, 2), (4, 4, 2, 2))
 
 
 def _is_bare(mean, scale, shift, residual, activation, slope, output_activation, need_stats):

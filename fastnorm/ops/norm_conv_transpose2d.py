@@ -16,6 +16,7 @@ from . import dynamic_conv2d, instance_stats, norm_conv2d, scale_shift, upsample
 from ._activation import CODES
 from ._layout import bias_gradient, memory_format, widen
 from ._library import differentiable
+from ._minimal import exchanged
 from ._operator import Operator, Sample
 from ._window import ZEROS, both_sides, per_dimension
 from .dynamic_conv2d import some_groups, some_kernel
@@ -73,7 +74,7 @@ def _turned(weight, input, dilation, groups):
     for dim, step in enumerate(dilation, start=3):
         width = step * (filters.shape[dim] - 1) + 1
         filters = upsample_conv2d.apart(filters, dim, step).narrow(dim, 0, width)
-    return upsample_conv2d.exchanged(filters, groups).flip(tuple(range(3, filters.dim()))).contiguous()
+    return exchanged(filters, groups).flip(tuple(range(3, filters.dim()))).contiguous()
 
 
 def _around(weight, stride, padding, output_padding, dilation):

@@ -23,6 +23,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from . import dynamic_conv2d, scale_shift, upsample_pad2d
 from ._layout import bias_gradient, memory_format, widen
 from ._library import differentiable
+from ._minimal import exchanged
 from ._operator import Operator, Sample
 from ._window import PADDING_MODES, REFLECT, REPLICATE, ZEROS, both_sides, output_size, pad, per_dimension
 from .dynamic_conv2d import some_groups, some_kernel
@@ -314,13 +315,6 @@ def _differentiate(ctx, grad):
     if need_bias:
         grad_bias = bias_gradient(grad, *ctx.bias)
     return grad_input, grad_filters, grad_bias, None, None, None, None
-
-
-def exchanged(filters, groups):
-    """(N, C_out, C_in / groups, *) to (N, C_in, C_out / groups, *)."""
-    n, channels, others, *kernel = filters.shape
-    by_group = filters.reshape(n, groups, channels // groups, others, *kernel).transpose(2, 3)
-    return by_group.reshape(n, groups * others, channels // groups, *kernel)
 
 
 convolve_on_lattice = differentiable(_convolve_by_phases, _definition, _save, _differentiate)
