@@ -144,8 +144,9 @@ def test_levels_begin_where_those_before_end():
 
 def test_a_falling_loss_ends_a_level():
     """And no sooner; up to there it is as without tolerance."""
-    _, told = descend("gatys", steps=60)
-    _, earlier = descend("gatys", steps=60, tolerance=0.6)
+    settings = dict(optimizer="adam", lr=0.05, steps=60)
+    _, told = descend("gatys", **settings)
+    _, earlier = descend("gatys", **settings, tolerance=0.6)
     first = [step for step in earlier if step.level == 1]
     losses = [step.total[0] for step in first]
     assert 20 < len(first) < 60 and told[: len(first)] == first
@@ -154,7 +155,8 @@ def test_a_falling_loss_ends_a_level():
 
 
 def test_a_sample_whose_loss_falls_no_more_waits_for_the_others():
-    descent = Descent(small("gatys"), content(2), [style()], steps=60, start="noise", tolerance=0.6)
+    settings = dict(optimizer="adam", lr=0.05, steps=60, start="noise", tolerance=0.6)
+    descent = Descent(small("gatys"), content(2), [style()], **settings)
     ends = []
     while descent.level == 0:
         before = [picture.detach().clone() for picture in descent.pictures]
@@ -162,7 +164,7 @@ def test_a_sample_whose_loss_falls_no_more_waits_for_the_others():
         if descent.level == 0:
             ends.append([torch.equal(old, picture) for old, picture in zip(before, descent.pictures)])
     assert [False, False] in ends and [True, True] not in ends
-    alone = Descent(small("gatys"), content()[:1], [style()], steps=60, start="noise", tolerance=0.6)
+    alone = Descent(small("gatys"), content(2)[:1], [style()], **settings)
     assert len(ends) + 1 >= sum(step.level == 1 for step in alone)
 
 
