@@ -61,10 +61,18 @@ def _differentiate(ctx, grad, _):
     weight, passed = ctx.saved_tensors
     if ctx.activation:
         # Bytes become numbers three times as fast as truth values do.
-        grad = torch.ops.aten.threshold_backward(grad, passed.view(torch.int8).to(grad.dtype), 0)
+        grad = _masked(grad, passed.view(torch.int8).to(grad.dtype))
     # No number of the input is read.
     like_input, needed = torch.empty(**ctx.like_input), (True, False, False)
     return dynamic_conv2d.backward(grad, like_input, weight, *ctx.settings, *needed)[0], *[None] * 8
+
+
+def _masked(grad, passed):
+    """The gradient where `passed` is 1; written over that, a map less, where nobody will ask how it came about."""
+    functorch = torch._C._functorch
+    if torch.is_grad_enabled() or functorch.is_legacy_batchedtensor(grad) or functorch.is_batchedtensor(grad):
+        return torch.ops.aten.threshold_backward(grad, passed, 0)
+    return torch.ops.aten.threshold_backward.grad_input(grad, passed, 0, grad_input=passed)
 
 
 forward = differentiable(_convolve, _definition, _save, _differentiate)
