@@ -81,7 +81,7 @@ def check(job: Job, longest: int | None, painter) -> None:
 
 def check_memory(source: Path, width: int, height: int, painter, samples: int = 1) -> None:
     """Raise where stylising at this size takes more memory than there is."""
-    present = _memory(painter.device)
+    present = memory(painter.device)
     if present is None or width * height * samples * HUNGRIEST < present:
         return  # Counting takes a moment.
     needed = painter.memory(height, width, samples)
@@ -93,7 +93,7 @@ def check_memory(source: Path, width: int, height: int, painter, samples: int = 
         )
 
 
-def _memory(device):
+def memory(device):
     """Bytes of the CPU's or the GPU's memory; None where the system does not say."""
     if device == "cuda":
         return torch.cuda.get_device_properties(device).total_memory

@@ -24,6 +24,7 @@ from .weights import load_public
 
 SIZE = 512
 RATES = ", ".join(f"{rate:g} of {name}" for name, rate in OPTIMIZERS.items())
+BYTES_PER_PIXEL = 1400  # Of a step, as it was measured of gatys at 1024x1024; others take as much or more.
 KEEP_EVERY = 50  # Steps from one checkpoint to the next.
 
 EPILOG = f"""Without --content the result is a texture. Of several styles each has its place (--style a.jpg --style b.jpg
@@ -65,7 +66,7 @@ def add_arguments(parser):
     add("--texture-size", type=_sides, metavar="WxH", help="of a texture (default: the style's)")
     add("--original-size", action="store_true", help="enlarge the result to the content's own size")
     add("--tile", type=arguments.count, metavar="N", help="encode squares of N pixels, for pictures beyond memory: the "
-        "result is the same, a step takes about twice the time")
+        "result is the same, a step of 512 takes about twice the time")
 
     add = parser.add_argument_group("how it is found").add_argument
     add("--start", metavar="WHERE", help="content (default), noise (default of a texture), style, or a picture")
@@ -109,6 +110,8 @@ def run(args) -> int:
     if args.checkpoint and len(groups) > 1:
         expected = "one picture, or a --batch of one size"
         raise UserError(f"--checkpoint {args.checkpoint}: expected {expected}, got {len(groups)} runs")
+    for group in groups:
+        _check_memory(args, group, longest, device)
     done = []
     if groups:
         system = _system(args, device)
@@ -137,9 +140,8 @@ class _Run:
         self.args, self.group, self.longest = args, group, longest
         self.contents = [] if args.content == [] else [pictures.read(job.source, longest) for job in group]
         content = torch.cat([picture.rgb for picture in self.contents]).to(styles[0].device) if self.contents else None
-        mask = None
+        size, mask = (args.texture_size or styles[0].shape[2:]) if content is None else content.shape[2:], None
         if masks:
-            size = (args.texture_size or styles[0].shape[2:]) if content is None else content.shape[2:]
             masks.check(*size, whose=group[0].source if self.contents else "the texture")
             mask = _repeated(masks.at(*size).to(styles[0].device), args.style)
         try:
@@ -291,6 +293,18 @@ def _groups(planned, longest, args):
         return [planned], failed
     split = [group[i : i + args.batch] for group in by_size.values() for i in range(0, len(group), args.batch)]
     return split, failed
+
+
+def _check_memory(args, group, longest, device):
+    source, present = group[0].source, jobs.memory(device)
+    width, height = args.texture_size[::-1] if args.texture_size else pictures.measure(source, longest)
+    kept = 2 * args.history if args.optimizer == "lbfgs" else 2  # Pictures, of 12 bytes a pixel.
+    needed = len(group) * height * width * (BYTES_PER_PIXEL + 12 * kept)
+    if args.tile is None and present is not None and needed > present:
+        raise UserError(
+            f"{source} at {width}x{height} pixels needs {needed / 1e9:.0f} GB of memory, the {device} has "
+            f"{present / 1e9:.0f}: choose --tile 512, or a smaller --size or --history"
+        )
 
 
 def _system(args, device):

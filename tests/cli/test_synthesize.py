@@ -279,5 +279,7 @@ def test_bad_input(refused, tmp_path, photo):
     refused(content=tmp_path / "clip.mp4", out="x.mp4", said="is a video: synthesize takes pictures, fastnorm stylize videos")
     refused("--checkpoint", tmp_path / "x.pt", content=[photo("1/a.png"), photo("2/b.png", 10, 12)], out="x/",
             said="expected one picture, or a --batch of one size, got 2 runs")  # fmt: skip
+    refused("--size", 3000000, said="photo.png at 3000000x2400000 pixels needs")
+    refused("--texture-size", "3000000x4000000", content=None, said="choose --tile 512, or a smaller --size or --history")
     mask = photo("mask.png", 33, 33)
     refused("--style", photo("b.png"), "--mask", mask, said="make a mask of that size")
