@@ -34,7 +34,7 @@ import fastnorm
 from fastnorm import functional, models
 from fastnorm.bench import machine
 from fastnorm.bench.resident import held, peak_of_second
-from fastnorm.models.synthesis import Level
+from fastnorm.models.terms import Level
 from fastnorm.models.vgg import LAYERS
 
 SIDES = "fused", "plain"

@@ -15,18 +15,8 @@ from torch import Tensor
 from .._checks import check_integer, check_number
 from ..losses import MRFLoss
 from .pictures import resized, turned
-from .synthesis import (
-    COARSEST,
-    CONTENT,
-    Level,
-    Synthesis,
-    Term,
-    check_layers,
-    check_weights,
-    content_terms,
-    halved,
-    variation_terms,
-)
+from .synthesis import Synthesis
+from .terms import COARSEST, CONTENT, Level, Term, check_layers, check_weights, content_terms, halved, variation_terms
 
 
 class CNNMRF(Synthesis):

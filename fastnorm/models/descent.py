@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._checks import check_integer, check_number
 from . import tiles
 from .pictures import check_mask, check_picture, keep_colors, match_colors, resize_masks, resized
-from .synthesis import COARSEST, Synthesis
+from .terms import COARSEST
 
 OPTIMIZERS = {"lbfgs": 1.0, "adam": 0.02}  # With their rates: of pixels in 0..1.
 STARTS = "content", "noise", "style"
@@ -48,7 +48,7 @@ class Descent:
     The samples of a batch share nothing but the walk through the encoder: each has an optimiser, and comes out as alone.
 
     Args:
-        system: a `Synthesis`.
+        system: a `synthesis.Synthesis`.
         content: (N, 3, H, W), of the full size; None for textures.
         styles: each (1 or N, 3, h, w), of the full size.
         weights: of styles, from 0 up, of which each has its share; equal ones for None.
@@ -70,7 +70,7 @@ class Descent:
 
     def __init__(
         self,
-        system: Synthesis,
+        system: nn.Module,
         content: Tensor | None = None,
         styles: Sequence[Tensor] = (),
         *,

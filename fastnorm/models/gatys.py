@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .synthesis import CONTENT, STYLE, Synthesis, checked_levels, content_terms, gram_terms, variation_terms
+from .synthesis import Synthesis
+from .terms import CONTENT, STYLE, checked_levels, content_terms, gram_terms, variation_terms
 
 
 class Gatys(Synthesis):

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..losses import HistogramLoss
-from .synthesis import (
+from .synthesis import Synthesis
+from .terms import (
     CONTENT,
     STYLE,
-    Synthesis,
     Term,
     check_layers,
     check_weights,

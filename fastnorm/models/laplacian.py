@@ -8,17 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..losses import LaplacianLoss
-from .synthesis import (
-    CONTENT,
-    STYLE,
-    Synthesis,
-    Term,
-    check_weights,
-    checked_levels,
-    content_terms,
-    gram_terms,
-    variation_terms,
-)
+from .synthesis import Synthesis
+from .terms import CONTENT, STYLE, Term, check_weights, checked_levels, content_terms, gram_terms, variation_terms
 
 
 class Laplacian(Synthesis):

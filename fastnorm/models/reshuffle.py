@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from .._checks import check_integer, check_number
 from ..losses import ReshuffleLoss
-from .synthesis import CONTENT, Level, Synthesis, Term, check_layers, check_weights, content_terms, variation_terms
+from .synthesis import Synthesis
+from .terms import CONTENT, Level, Term, check_layers, check_weights, content_terms, variation_terms
 
 
 class Reshuffle(Synthesis):

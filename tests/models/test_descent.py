@@ -11,7 +11,7 @@ from fastnorm import models
 from fastnorm.models import SYNTHESES, tiles
 from fastnorm.models.descent import Descent, Diverged
 from fastnorm.models.pictures import keep_colors, resized
-from fastnorm.models.synthesis import Level
+from fastnorm.models.terms import Level
 from fastnorm.models.vgg import LAYERS
 
 # By what part of the first loss of a level the last one is less, at least, in 15 steps from noise.

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from fastnorm import models
 from fastnorm.models import SYNTHESES
-from fastnorm.models.synthesis import Level
+from fastnorm.models.terms import Level
 from fastnorm.models.vgg import LAYERS
 
 WIDTHS = 4, 5, 6, 7, 8
