@@ -12,8 +12,9 @@ import torch
 from .. import _checkpoint, models, pictures, tune_allocator
 from .._errors import first_line
 from .._start import Terminated, stop_on_signal
-from ..models.descent import COLORS, OPTIMIZERS, STARTS, Descent, Diverged
+from ..models.descent import OPTIMIZERS, Descent, Diverged
 from ..models.pictures import keep_colors, resized
+from ..models.subject import COLORS, STARTS
 from ..models.system import NOT_CONSTRUCTED
 from . import arguments, jobs, progress, style, video
 from .errors import UserError, complain, enough_memory
@@ -346,7 +347,7 @@ def _told(args, descent):
         "--set": merged(args.settings),
         "--content": [str(path) for path in args.content],
         "--style": [str(each) for each in args.style],
-        "--size": [*descent.size],
+        "--size": [*descent.subject.size],
         "--style-scale": args.style_scale,
         "--steps": [level.steps for level in descent.levels],
         "--optimizer": args.optimizer,

@@ -216,7 +216,7 @@ def test_colors_are_kept():
     luma = system.synthesize(content(), [style()], steps=3, preserve_color="luminance")
     assert torch.equal(luma, keep_colors(content(), plain))
     descent = Descent(system, content(), [style()], preserve_color="histogram")
-    rows, wanted = (p.double().flatten(2)[0] for p in (descent.styles[0], content()))
+    rows, wanted = (p.double().flatten(2)[0] for p in (descent.subject.styles[0], content()))
     torch.testing.assert_close(rows.mean(1), wanted.mean(1), rtol=0, atol=0.02)  # But for what is cut off at 0 and 1.
     torch.testing.assert_close(torch.cov(rows), torch.cov(wanted), rtol=0, atol=0.02)
 
@@ -270,7 +270,7 @@ def test_a_tile_is_all_that_is_encoded_at_once():
 def test_a_run_that_diverges_keeps_its_last_picture():
     system = small("laplacian")
     descent = Descent(system, content(), [style()], optimizer="adam", lr=1e18, steps=50)
-    with pytest.raises(Diverged, match=r"^level 1, step \d+: the loss is .*: try a smaller lr, or optimizer adam$") as raised:
+    with pytest.raises(Diverged, match=r"^level 1, step \d+: the .*: try a smaller lr, or optimizer adam$") as raised:
         list(descent)
     kept = raised.value.picture
     assert kept.shape == content().shape and kept.isfinite().all()
@@ -280,9 +280,20 @@ def test_a_run_that_diverges_keeps_its_last_picture():
     with torch.no_grad():
         good = descent.before.clone()
         descent.pictures[1].fill_(math.nan)
-    with pytest.raises(Diverged, match="^level 1, step 4: the loss of picture 2 is nan") as raised:
+    with pytest.raises(Diverged, match="^level 1, step 4: the loss of sample 2 is nan") as raised:
         descent.advance()
-    assert len(before) == 3 and torch.equal(raised.value.picture, good.clamp(0, 1))
+    assert len(before) == 3 and torch.equal(raised.value.picture, resized(good, 48, 40).clamp(0, 1))
+
+
+def test_a_last_step_that_diverges_is_told():
+    """Though nobody will take a loss of where it leads."""
+    descent = Descent(small("laplacian"), content(), [style()], optimizer="adam", lr=1e38, steps=1)
+    with pytest.raises(Diverged, match="^level 1, step 1: the picture holds NaN or infinity") as raised:
+        descent.pictures[0].data.mul_(1 + 1e-3)
+        for group in descent.optimizers[0].param_groups:
+            group["lr"] = math.inf
+        list(descent)
+    torch.testing.assert_close(raised.value.picture, content() * (1 + 1e-3), rtol=0, atol=1e-6)
 
 
 WRONG = [
