@@ -117,37 +117,40 @@ def check_folder(output):
     _try_writing(existing, output)
 
 
-def check_parent(target):
+def check_parent(target, option="-o"):
     """Raise unless a file can be made beside this one."""
-    _check_is_folder(target.parent, target)
-    _try_writing(target.parent, target)
+    _check_is_folder(target.parent, target, option)
+    _try_writing(target.parent, target, option)
 
 
-def _check_is_folder(path, output):
+def _check_is_folder(path, output, option="-o"):
     if not os.path.isdir(path):
         otherwise = "choose another" if os.path.lexists(path) else "make it one, or choose another"
-        raise UserError(f"-o {output}: {path} is not a folder: {otherwise}")
+        raise UserError(f"{option} {output}: {path} is not a folder: {otherwise}")
 
 
-def _try_writing(folder, output):
+def _try_writing(folder, output, option="-o"):
     """Raise unless a file can be made in `folder`, by making one that has no name and leaves no trace."""
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise UserError(f"-o {output} cannot be written, choose another place: {error.strerror}") from None
+        raise UserError(f"{option} {output} cannot be written, choose another place: {error.strerror}") from None
 
 
 def check_targets(jobs: list[Job], keep: list[Path]) -> None:
     """Raise where two would be written to one place, or over an input or a file of `keep`."""
-    kept = {os.path.realpath(path) for path in keep} | {os.path.realpath(job.source) for job in jobs}
     claimed = {}
     for job in jobs:
         if job.target in claimed:
             raise UserError(
                 f"{claimed[job.target]} and {job.source} would both become {job.target}: rename one or run them apart"
             )
-        if os.path.realpath(job.target) in kept:
-            raise UserError(f"{job.target} would be overwritten, and it is an input: choose another -o")
+        check_is_no_input(job.target, [*keep, *(each.source for each in jobs)])
         if os.path.isdir(job.target):
             raise UserError(f"{job.target} cannot be written: it is a folder")
         claimed[job.target] = job.source
+
+
+def check_is_no_input(target: Path, inputs: list[Path], option: str = "-o") -> None:
+    if os.path.realpath(target) in {os.path.realpath(path) for path in inputs}:
+        raise UserError(f"{target} would be overwritten, and it is an input: choose another {option}")

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -108,9 +109,7 @@ def run(args) -> int:
     _check_together(args)
     planned = _planned(args, paintings + args.mask)
     groups, failed = _groups(planned, longest, args)
-    if args.checkpoint and len(groups) > 1:
-        expected = "one picture, or a --batch of one size"
-        raise UserError(f"--checkpoint {args.checkpoint}: expected {expected}, got {len(groups)} runs")
+    _check_checkpoint(args, groups, planned, paintings)
     for group in groups:
         _check_memory(args, group, longest, device)
     done = []
@@ -154,6 +153,11 @@ class _Run:
         except (TypeError, ValueError) as error:
             raise UserError(error) from None
         self.told = _told(args, self.descent)
+        for level in range(len(self.descent.levels)) if args.save_every else ():
+            for step in range(args.save_every, self.descent.levels[level].steps + 1, args.save_every):
+                for job in group:
+                    inputs = [*args.content, *(path for each in args.style for path in each.parts), *args.mask]
+                    jobs.check_is_no_input(_so_far(job, level + 1, step), inputs)
 
     def result(self) -> list[dict]:
         """What was done, for each picture, once all are written."""
@@ -171,7 +175,7 @@ class _Run:
                     show(steps, ", ".join(f"{name} {sum(each):.4g}" for name, each in last.losses.items()))
                     stops = asked()
                     if args.save_every and last.step % args.save_every == 0:
-                        self._write(descent.result(), f"-{last.level}-{last.step:04d}")
+                        self._write(descent.result(), last)
                     if args.checkpoint and (stops or steps % KEEP_EVERY == 0) and not descent.finished:
                         self._keep()
                     if stops and not descent.finished:
@@ -207,17 +211,18 @@ class _Run:
         except OSError as error:
             raise UserError(f"{self.args.checkpoint} cannot be written: {error.strerror}") from None
 
-    def _write(self, found, behind=""):
+    def _write(self, found, step=None):
+        """The pictures; those so far, of a step, beside where they will be."""
         for number, job in enumerate(self.group):
             picture, alpha = found[number : number + 1].cpu(), None
             if self.contents:
                 alpha = self.contents[number].alpha
-                if self.args.original_size and not behind:
+                if self.args.original_size and step is None:
                     original = pictures.read(job.source)
                     picture, alpha = resized(picture, *original.rgb.shape[2:]), original.alpha
                     if self.args.preserve_color == "luminance":
                         picture = keep_colors(original.rgb, picture)
-            target = job.target.with_name(f"{job.target.stem}{behind}{job.target.suffix}")
+            target = job.target if step is None else _so_far(job, step.level, step.step)
             pictures.write(target, pictures.Picture(picture, alpha))
             self.size = picture.shape[2:]
 
@@ -233,6 +238,10 @@ class _Run:
             "losses": {name: losses[number] for name, losses in last.losses.items()} if last else {},
             "diverged": diverged,
         }
+
+
+def _so_far(job, level, step):
+    return job.target.with_name(f"{job.target.stem}-{level}-{step:04d}{job.target.suffix}")
 
 
 # What the user may have got wrong.
@@ -294,6 +303,19 @@ def _groups(planned, longest, args):
         return [planned], failed
     split = [group[i : i + args.batch] for group in by_size.values() for i in range(0, len(group), args.batch)]
     return split, failed
+
+
+def _check_checkpoint(args, groups, planned, paintings):
+    path = args.checkpoint
+    if path is None:
+        return
+    if len(groups) > 1:
+        raise UserError(f"--checkpoint {path}: expected one picture, or a --batch of one size, got {len(groups)} runs")
+    if os.path.isdir(path):
+        raise UserError(f"--checkpoint {path} is a folder, name a file in it")
+    jobs.check_parent(path, "--checkpoint")
+    others = [*paintings, *args.mask, *args.content, *(job.target for job in planned)]
+    jobs.check_is_no_input(path, others, "--checkpoint")
 
 
 def _check_memory(args, group, longest, device):

@@ -94,7 +94,7 @@ def test_decompression_bomb_is_not_decoded(refused, tmp_path, monkeypatch):
 
 
 def test_larger_than_memory(refused, photo, monkeypatch):
-    monkeypatch.setattr(jobs, "_memory", lambda device: 2e9)
+    monkeypatch.setattr(jobs, "memory", lambda device: 2e9)
     refused(photo(), "--size", 30_000, said=["30000x25000", "195 GB", "2:", "--size"])
 
 

@@ -281,5 +281,11 @@ def test_bad_input(refused, tmp_path, photo):
             said="expected one picture, or a --batch of one size, got 2 runs")  # fmt: skip
     refused("--size", 3000000, said="photo.png at 3000000x2400000 pixels needs")
     refused("--texture-size", "3000000x4000000", content=None, said="choose --tile 512, or a smaller --size or --history")
+    refused("--checkpoint", tmp_path / "a.png", said="a.png would be overwritten, and it is an input: choose another --checkpoint")
+    refused("--checkpoint", tmp_path / "out.png", said="choose another --checkpoint")
+    refused("--checkpoint", tmp_path, said="is a folder, name a file in it")
+    refused("--checkpoint", tmp_path / "nowhere" / "x.pt", said="nowhere is not a folder: make it one, or choose another")
+    beside = photo("out-2-0003.png", 60, 48)
+    refused("--save-every", 3, "--steps", 6, content=beside, said="out-2-0003.png would be overwritten, and it is an input")
     mask = photo("mask.png", 33, 33)
     refused("--style", photo("b.png"), "--mask", mask, said="make a mask of that size")

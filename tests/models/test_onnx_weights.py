@@ -128,8 +128,8 @@ def test_no_package_that_reads_them(monkeypatch, tmp_path):
 
 
 def test_unknown_system():
-    with pytest.raises(ValueError, match="^load: name: expected one of adaattn, .*, got 'gatys'$"):
-        models.load("gatys")
+    with pytest.raises(ValueError, match="^load: name: expected one of adaattn, .*, got 'picasso'$"):
+        models.load("picasso")
 
 
 def test_loading_runs_no_onnx_runtime(weight_folder):
