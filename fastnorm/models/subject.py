@@ -52,7 +52,7 @@ class Subject:
     # At a level.
 
     def size_at(self, level: Level) -> tuple[int, int]:
-        size = max(level.size, min(1.0, COARSEST / min(self.size)))
+        size = self._no_smaller(level.size, self.size)
         return tuple(round(size * side) for side in self.size)
 
     def at(self, level: Level) -> tuple[Tensor | None, list[Tensor], Tensor | None]:
@@ -63,8 +63,12 @@ class Subject:
         return content, [self._resized_style(style, level) for style in self.styles], masks
 
     def _resized_style(self, style: Tensor, level: Level) -> Tensor:
-        scale = max(level.size * self.style_scale, min(1.0, COARSEST / min(style.shape[2:])))
+        scale = self._no_smaller(level.size * self.style_scale, style.shape[2:])
         return resized(style, *(round(scale * side) for side in style.shape[2:]))
+
+    def _no_smaller(self, scale: float, size: Sequence[int]) -> float:
+        """The scale, or that at which the shorter side has what losses need, if it has as much."""
+        return max(scale, min(1.0, max(COARSEST, self._system.least) / min(size)))
 
     # From beginning to end.
 

@@ -77,7 +77,9 @@ class VGG19(nn.Module):
         self.layers = tuple(layers)
         if not self.layers or any(layer not in LAYERS for layer in layers) or sorted(set(layers)) != list(layers):
             raise ValueError(f"VGG19: layers: expected some of {', '.join(LAYERS)}, in this order, got {', '.join(layers)}")
-        self.widths = tuple(widths)
+        self.widths, stages = tuple(widths), int(self.layers[-1].removeprefix("relu")[0])
+        if len(self.widths) < stages or not all(width >= 1 for width in self.widths):
+            raise ValueError(f"VGG19: widths: expected channels of {stages} stages, each 1 at least, got {self.widths}")
         self.preprocess = nn.Conv2d(3, 3, 1)
         channels = 3
         for layer in LAYERS[: LAYERS.index(self.layers[-1]) + 1]:

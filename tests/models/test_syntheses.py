@@ -27,7 +27,7 @@ def picture(height, width, seed, samples=1):
 
 def build(name, **sizes):
     torch.manual_seed(3)
-    return models.build(name, widths=WIDTHS, **sizes).double()
+    return models.build(name, **dict(widths=WIDTHS) | sizes).double()
 
 
 def features(vgg, x, pool=F.max_pool2d):
@@ -280,6 +280,8 @@ WRONG = [
     ("cnnmrf", dict(content_layers=("conv4_2",)), f"CNNMRF: content_layers: expected some of {', '.join(LAYERS)}, got conv4_2"),
     ("gatys", dict(content_weight=0.0, style_weight=0.0), "Gatys: expected a weight above 0 at least, got none"),
     ("gatys", dict(sizes=(0.5, 1.0), steps=(3,)), "Gatys: sizes: expected one for each of 1 numbers of steps, the last 1, got (0.5, 1.0)"),
+    ("gatys", dict(widths=(4, 5)), "VGG19: widths: expected channels of 5 stages, each 1 at least, got (4, 5)"),
+    ("gatys", dict(widths=(4, 5, 6, 0, 8)), "VGG19: widths: expected channels of 5 stages, each 1 at least, got (4, 5, 6, 0, 8)"),
     ("gatys", dict(pooling="mean"), "VGG19: pooling: expected one of max, average, got 'mean'"),
 ]  # fmt: skip
 
