@@ -3,7 +3,8 @@ can run."""
 
 from __future__ import annotations
 
-import io
+import contextlib
+import errno
 import json
 import warnings
 import zipfile
@@ -13,14 +14,16 @@ from typing import NamedTuple
 import torch
 
 from ._errors import UserError, first_line
-from ._files import write_whole
+from ._files import in_one_step
 
 
 def write(path: Path, state: dict, settings: dict) -> None:
     """Put it into place in one step; settings are what JSON can hold. Raises OSError."""
-    data = io.BytesIO()
-    torch.save({"settings": json.dumps(settings), **state}, data)
-    write_whole(path, data.getbuffer())
+    with in_one_step(path) as temporary, open(temporary, "xb") as file:
+        try:
+            torch.save({"settings": json.dumps(settings), **state}, file)
+        except RuntimeError as error:  # torch's own writer says so where a disk is full.
+            raise OSError(errno.EIO, first_line(error)) from None
 
 
 class Kind(NamedTuple):
@@ -49,7 +52,11 @@ def read(path: Path, settings: dict, kind: Kind) -> dict:
         raise UserError(f"{path} {refused}: {first_line(error)}") from None
     if not isinstance(state, dict) or not kind.parts | {"settings"} <= state.keys():
         raise UserError(f"{path} is no checkpoint of {kind.command}")
-    there, here = json.loads(state.pop("settings")), json.loads(json.dumps(settings))
+    there, here = None, json.loads(json.dumps(settings))
+    with contextlib.suppress(ValueError, TypeError):
+        there = json.loads(state.pop("settings"))
+    if not isinstance(there, dict):
+        raise UserError(f"{path} is no checkpoint of {kind.command}")
     for name in there | here:
         if there.get(name) != here.get(name):
             said = f"with {name} {there.get(name)}, this one has {here.get(name)}"

@@ -294,7 +294,7 @@ class GramLoss(_StyleLoss):
 class HistogramLoss(_StyleLoss):
     """Squared difference from the features' own match to the target's histograms (Risser et al. 2017, arXiv:1701.08893).
 
-    The match is a constant: it has no gradient. With a mask those positions are matched of which half belongs to it.
+    The match is a constant: it has no gradient. With a mask those positions are matched whose share is half of the largest.
 
     Args:
         bins: of a histogram, the paper's 256; None matches by sorting, exactly.
@@ -312,7 +312,8 @@ class HistogramLoss(_StyleLoss):
         return self._compare(input, functional.match_histogram(input.detach(), goal.detach(), self.bins))
 
     def _distance_within(self, input: Tensor, goal: Tensor, mask: Tensor) -> Tensor:
-        matched = functional.match_histogram(input.detach(), goal.detach(), self.bins, mask >= 0.5)
+        largest = mask.amax((2, 3), keepdim=True)
+        matched = functional.match_histogram(input.detach(), goal.detach(), self.bins, (mask >= 0.5 * largest) & (mask > 0))
         squares = (widen(input) - widen(matched)).square() * mask
         if self.reduction == "sum":
             return squares.sum()
@@ -420,7 +421,8 @@ def _sheet(maps: list[Tensor], centre: Tensor, stride: int) -> Tensor:
 class ReshuffleLoss(MRFLoss):
     """MRFLoss in which the target's patches are used about equally often (deep feature reshuffle, Gu et al., CVPR 2018).
 
-    Of the penalty no value is published; the larger, the more equally.
+    Of the penalty no value is published; the larger, the more equally. Uses are counted over the whole map, within a mask
+    and beyond it.
     """
 
     def __init__(

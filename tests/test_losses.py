@@ -196,7 +196,7 @@ def mrf_within(a, b, mask, mean):
 
 
 def matched_within(a, b, mask, mean):
-    inside = mask >= 0.5
+    inside = mask >= 0.5 * mask.amax((2, 3), keepdim=True)
     squares_ = squares(a, functional.match_histogram(a, b, 256, inside)) * mask
     return squares_.sum() / (3 * mask.sum()) if mean else squares_.sum()
 

@@ -36,8 +36,9 @@ def count(text: str) -> int:
 
 
 def whole(text):
-    if text.isdigit():
-        return int(text)
+    with contextlib.suppress(ValueError):
+        if 0 <= int(text) < 2**63:
+            return int(text)
     raise argparse.ArgumentTypeError(f"must be a whole number from 0 up, got {text!r}")
 
 
@@ -52,4 +53,4 @@ def share(text):
     with contextlib.suppress(ValueError):
         if 0 <= float(text) < 1:
             return float(text)
-    raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
+    raise argparse.ArgumentTypeError(f"must be a number from 0 up and below 1, got {text!r}")

@@ -19,6 +19,6 @@ def enough_memory(otherwise: str):
     try:
         yield
     except RuntimeError as error:  # torch has a type of its own for this on a GPU only.
-        if "allocate" not in str(error):
+        if "allocate" not in str(error) and "aoti_torch_empty" not in str(error):
             raise
         raise UserError(otherwise) from None

@@ -27,6 +27,8 @@ from .weights import load_public
 SIZE = 512
 RATES = ", ".join(f"{rate:g} of {name}" for name, rate in OPTIMIZERS.items())
 BYTES_PER_PIXEL = 1400  # Of a step, as it was measured of gatys at 1024x1024; others take as much or more.
+BYTES_PER_STYLE_PIXEL = 500  # The largest maps, without a gradient.
+TOO_LARGE = "{} at --size {} is too large for the memory here: choose --tile, or a smaller size"
 KEEP_EVERY = 50  # Steps from one checkpoint to the next.
 
 EPILOG = f"""Without --content the result is a texture. Of several styles each has its place (--style a.jpg --style b.jpg
@@ -41,7 +43,7 @@ CHECKPOINT = _checkpoint.Kind(
     "fastnorm synthesize",
     "--checkpoint",
     "synthesis",
-    frozenset({"level", "step", "pictures", "optimizers", "fallen"}),
+    frozenset({"level", "step", "taken", "pictures", "optimizers", "fallen", "ended"}),
     "go on with the same, or choose another --checkpoint",
 )
 
@@ -81,7 +83,7 @@ def add_arguments(parser):
         "this part in 20 steps, such as 0.01 (default: 0, never)")
     add("--set", dest="settings", action="append", default=[], type=assignments, metavar="NAME=VALUE", help="an argument of "
         "the system, such as style_weight=2000 or 'style_layers=[\"relu1_1\",\"relu3_1\"]'; may be repeated")
-    add("--seed", type=arguments.whole, default=0, metavar="N", help="of noise (default: 0)")
+    add("--seed", type=arguments.whole, default=0, metavar="N", help="of noise, and of random weights (default: 0)")
     add("--batch", type=arguments.count, default=1, metavar="N", help="contents of one size at once (default: 1)")
 
     add = parser.add_argument_group("what comes out").add_argument
@@ -105,25 +107,30 @@ def run(args) -> int:
     tune_allocator()
     longest = args.size or SIZE
     paintings = _paintings(args.style)
-    masks = Masks(args.mask, len(args.style), longest)
     _check_together(args)
-    planned = _planned(args, paintings + args.mask)
+    masks = Masks(args.mask, len(args.style), _longest_of_mask(args, longest))
+    inputs = _inputs(args, paintings)
+    planned = _planned(args, paintings[0], inputs)
     groups, failed = _groups(planned, longest, args)
-    _check_checkpoint(args, groups, planned, paintings)
+    _check_checkpoint(args, groups, planned, inputs)
     for group in groups:
         _check_memory(args, group, longest, device)
     done = []
     if groups:
         system = _system(args, device)
-        styles = _styles(args, paintings, longest, device)
+        side = _longest_of_style(args, longest)
+        styles = [pictures.read(path, side).rgb.to(device) for path in paintings]
         for group in groups:
+            readable, contents = _read(group, args, longest, failed, len(planned) == 1)
+            if not readable:
+                continue
             try:
-                done += _Run(args, system, group, styles, masks, longest).result()
+                with enough_memory(f"{TOO_LARGE.format(readable[0].source, longest)}"):
+                    done += _Run(args, system, readable, contents, styles, masks, inputs).result()
             except UserError as error:
                 if len(planned) == 1:
                     raise
-                complain(error)
-                failed += [{"input": str(job.source), "error": str(error)} for job in group]
+                _note(error, readable, failed)
     if args.json:
         print(json.dumps(_report(args, device, done, failed)))
     else:
@@ -136,9 +143,8 @@ def run(args) -> int:
 class _Run:
     """Pictures of one size, or one texture, from beginning to end."""
 
-    def __init__(self, args, system, group, styles, masks, longest):
-        self.args, self.group, self.longest = args, group, longest
-        self.contents = [] if args.content == [] else [pictures.read(job.source, longest) for job in group]
+    def __init__(self, args, system, group, contents, styles, masks, inputs):
+        self.args, self.group, self.contents = args, group, contents
         content = torch.cat([picture.rgb for picture in self.contents]).to(styles[0].device) if self.contents else None
         size, mask = (args.texture_size or styles[0].shape[2:]) if content is None else content.shape[2:], None
         if masks:
@@ -153,47 +159,56 @@ class _Run:
         except (TypeError, ValueError) as error:
             raise UserError(error) from None
         self.told = _told(args, self.descent)
+        others = [*inputs, *(job.target for job in group)]
         for level in range(len(self.descent.levels)) if args.save_every else ():
             for step in range(args.save_every, self.descent.levels[level].steps + 1, args.save_every):
                 for job in group:
-                    inputs = [*args.content, *(path for each in args.style for path in each.parts), *args.mask]
-                    jobs.check_is_no_input(_so_far(job, level + 1, step), inputs)
+                    jobs.check_is_no_input(_so_far(job, level + 1, step), others)
 
     def result(self) -> list[dict]:
         """What was done, for each picture, once all are written."""
         args, descent, started, last, diverged = self.args, self.descent, time.perf_counter(), None, None
         self._resume()
         counts = [level.steps for level in descent.levels]
-        at = f"{self.group[0].source} at --size {self.longest}"
-        smaller = enough_memory(f"{at} is too large for the memory here: choose --tile, or a smaller size")
-        steps = sum(counts[: descent.level]) + descent.step
-        with smaller, stop_on_signal() as asked, progress.steps(sum(counts), steps) as show:
+        done = sum(counts[: descent.level]) + descent.step
+        with stop_on_signal() as asked:
             try:
-                while not descent.finished:
-                    last = descent.advance()
-                    steps = sum(counts[: last.level - 1]) + last.step
-                    show(steps, ", ".join(f"{name} {sum(each):.4g}" for name, each in last.losses.items()))
-                    stops = asked()
-                    if args.save_every and last.step % args.save_every == 0:
-                        self._write(descent.result(), last)
-                    if args.checkpoint and (stops or steps % KEEP_EVERY == 0) and not descent.finished:
-                        self._keep()
-                    if stops and not descent.finished:
-                        if args.checkpoint:
-                            complain(f"the same command goes on from {args.checkpoint}")
-                        raise Terminated if stops == signal.SIGTERM else KeyboardInterrupt
+                with progress.steps(sum(counts), done) as show:
+                    while not descent.finished:
+                        last = descent.advance()
+                        done = sum(counts[: last.level - 1]) + last.step
+                        show(done, ", ".join(f"{name} {sum(each):.4g}" for name, each in last.losses.items()))
+                        self._keep_up(last, done, asked())
                 picture = descent.result()
             except Diverged as error:
                 picture, diverged = error.picture, str(error)
             except (TypeError, ValueError) as error:
                 raise UserError(error) from None
-        self._write(picture)
-        if args.checkpoint:
-            args.checkpoint.unlink(missing_ok=True)
-        if diverged:
-            kept = ", ".join(str(job.target) for job in self.group)
-            complain(f"{diverged}; the last picture before is kept, {kept}")
+            self._write(picture)
+            if args.checkpoint:
+                args.checkpoint.unlink(missing_ok=True)
+            if diverged:
+                kept = ", ".join(str(job.target) for job in self.group)
+                complain(f"{diverged}; the last picture before is kept, {kept}")
+            self._stop(asked())
         return [self._facts(number, last, time.perf_counter() - started, diverged) for number in range(len(self.group))]
+
+    def _keep_up(self, last, done, stops):
+        """What is due behind a step: the picture so far, a checkpoint, an end."""
+        args = self.args
+        if args.save_every and last.step % args.save_every == 0:
+            self._write(self.descent.result(), last)
+        if self.descent.finished:
+            return
+        if args.checkpoint and (stops or done % KEEP_EVERY == 0):
+            self._keep()
+            if stops:
+                complain(f"the same command goes on from {args.checkpoint}")
+        self._stop(stops)
+
+    def _stop(self, signalled):
+        if signalled:
+            raise Terminated if signalled == signal.SIGTERM else KeyboardInterrupt
 
     def _resume(self):
         path = self.args.checkpoint
@@ -206,10 +221,11 @@ class _Run:
             raise UserError(f"{path} is no whole checkpoint of this synthesis: {first_line(error)}") from None
 
     def _keep(self):
+        """A disk that is full is no reason to lose what was found."""
         try:
             _checkpoint.write(self.args.checkpoint, self.descent.state(), self.told)
         except OSError as error:
-            raise UserError(f"{self.args.checkpoint} cannot be written: {error.strerror}") from None
+            complain(f"--checkpoint {self.args.checkpoint} cannot be written: {error.strerror}")
 
     def _write(self, found, step=None):
         """The pictures; those so far, of a step, beside where they will be."""
@@ -233,7 +249,7 @@ class _Run:
             "output": str(job.target),
             "width": self.size[1],
             "height": self.size[0],
-            "steps": sum(level.steps for level in self.descent.levels[: last.level - 1]) + last.step if last else 0,
+            "steps": self.descent.taken,
             "seconds": round(seconds, 4),
             "losses": {name: losses[number] for name, losses in last.losses.items()} if last else {},
             "diverged": diverged,
@@ -270,9 +286,16 @@ def _paintings(styles):
     return [path for each in styles for path in each.parts]
 
 
-def _planned(args, keep):
+def _inputs(args, paintings):
+    """Files that nothing may be written over."""
+    start = [] if args.start is None or args.start in STARTS else [Path(args.start)]
+    vgg = [] if args.vgg in (None, "random") else [Path(args.vgg)]
+    return [*paintings, *args.content, *args.mask, *start, *vgg]
+
+
+def _planned(args, painting, inputs):
     if args.content:
-        planned = jobs.plan(args.content, args.output, keep)
+        planned = jobs.plan(args.content, args.output, inputs)
         for job in planned:
             if video.is_one(job.source):
                 raise UserError(f"{job.source} is a video: synthesize takes pictures, fastnorm stylize videos")
@@ -282,30 +305,65 @@ def _planned(args, keep):
         raise UserError(f"-o {args.output}: a texture is one picture, this names a folder")
     pictures.check_format(target)
     jobs.check_parent(target)
-    job = Job(keep[0], target)
-    jobs.check_targets([job], keep)
+    job = Job(painting, target)
+    jobs.check_targets([job], inputs)
     return [job]
 
 
 def _groups(planned, longest, args):
-    """Lists of jobs that run at once, and those that cannot run: what is wrong with one is told, and others go on."""
+    """Lists of jobs that run at once, and what is wrong with others: it is told, and the rest goes on."""
     by_size, failed = {}, []
-    for job in planned if args.content else ():
+    if not args.content:
+        (job,) = planned
+        own = pictures.measure(job.source, _longest_of_style(args, longest))
+        pictures.check_format(job.target, args.texture_size or own)
+        return [planned], failed
+    for job in planned:
         try:
-            pictures.check_format(job.target)
-            by_size.setdefault(pictures.measure(job.source, longest, upright=True), []).append(job)
+            size = pictures.measure(job.source, longest, upright=True)
+            pictures.check_format(job.target, pictures.measure(job.source) if args.original_size else size)
+            by_size.setdefault(size, []).append(job)
         except UserError as error:
             if len(planned) == 1:
                 raise
-            complain(error)
-            failed.append({"input": str(job.source), "error": str(error)})
-    if not args.content:
-        return [planned], failed
+            _note(error, [job], failed)
     split = [group[i : i + args.batch] for group in by_size.values() for i in range(0, len(group), args.batch)]
     return split, failed
 
 
-def _check_checkpoint(args, groups, planned, paintings):
+def _read(group, args, longest, failed, is_alone):
+    """The jobs whose pictures can be read, and these; none of a texture."""
+    if not args.content:
+        return group, []
+    readable, contents = [], []
+    for job in group:
+        try:
+            contents.append(pictures.read(job.source, longest))
+            readable.append(job)
+        except UserError as error:
+            if is_alone:
+                raise
+            _note(error, [job], failed)
+    return readable, contents
+
+
+def _note(error, group, failed):
+    complain(error)
+    failed += [{"input": str(job.source), "error": str(error)} for job in group]
+
+
+def _longest_of_style(args, longest):
+    return max(pictures.SMALLEST, round(longest * args.style_scale))
+
+
+def _longest_of_mask(args, longest):
+    """Masks are resized as what they are of."""
+    if args.content:
+        return longest
+    return max(args.texture_size) if args.texture_size else _longest_of_style(args, longest)
+
+
+def _check_checkpoint(args, groups, planned, inputs):
     path = args.checkpoint
     if path is None:
         return
@@ -314,19 +372,23 @@ def _check_checkpoint(args, groups, planned, paintings):
     if os.path.isdir(path):
         raise UserError(f"--checkpoint {path} is a folder, name a file in it")
     jobs.check_parent(path, "--checkpoint")
-    others = [*paintings, *args.mask, *args.content, *(job.target for job in planned)]
-    jobs.check_is_no_input(path, others, "--checkpoint")
+    if path in [job.target for job in planned]:
+        raise UserError(f"--checkpoint {path}: -o names the same file, choose another")
+    jobs.check_is_no_input(path, inputs, "--checkpoint")
 
 
 def _check_memory(args, group, longest, device):
     source, present = group[0].source, jobs.memory(device)
-    width, height = args.texture_size[::-1] if args.texture_size else pictures.measure(source, longest)
+    of_style = _longest_of_style(args, longest)
+    width, height = args.texture_size[::-1] if args.texture_size else pictures.measure(
+        source, longest if args.content else of_style
+    )  # fmt: skip
     kept = 2 * args.history if args.optimizer == "lbfgs" else 2  # Pictures, of 12 bytes a pixel.
-    needed = len(group) * height * width * (BYTES_PER_PIXEL + 12 * kept)
+    needed = len(group) * height * width * (BYTES_PER_PIXEL + 12 * kept) + of_style**2 * BYTES_PER_STYLE_PIXEL
     if args.tile is None and present is not None and needed > present:
         raise UserError(
             f"{source} at {width}x{height} pixels needs {needed / 1e9:.0f} GB of memory, the {device} has "
-            f"{present / 1e9:.0f}: choose --tile 512, or a smaller --size or --history"
+            f"{present / 1e9:.0f}: choose --tile 512, or a smaller --size, --style-scale or --history"
         )
 
 
@@ -334,16 +396,13 @@ def _system(args, device):
     defaults = models.default_sizes(args.system)
     given = checked("--set", args.settings, defaults, f"{args.system} has {', '.join(defaults)}", any_length=True)
     try:
-        system = models.build(args.system, **given)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(args.seed)  # For random weights, which are to be the same when this goes on.
+            system = models.build(args.system, **given)
         load_public("--vgg", args.vgg, [system.vgg])
     except NOT_CONSTRUCTED as error:
         raise UserError(f"{'--set: ' if given else ''}{first_line(error)}") from None
     return system.to(device)
-
-
-def _styles(args, paths, longest, device):
-    side = max(pictures.SMALLEST, round(longest * args.style_scale))
-    return [pictures.read(path, side).rgb.to(device) for path in paths]
 
 
 def _weights(styles):
@@ -379,6 +438,7 @@ def _told(args, descent):
         "--preserve-color": args.preserve_color,
         "--tolerance": args.tolerance,
         "--vgg": args.vgg,
+        "--seed": args.seed,
     }
 
 

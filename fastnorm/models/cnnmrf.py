@@ -85,4 +85,5 @@ class CNNMRF(Synthesis):
             copies += [
                 resized(copy, round(scale * copy.shape[2]), round(scale * copy.shape[3])) for copy in turned_ones
             ]
-        return [style, *(copy for copy in copies[1:] if min(copy.shape[2:]) >= min(COARSEST, height, width))]
+        shortest = min(max(COARSEST, self.least), height, width)
+        return [style, *(copy for copy in copies[1:] if min(copy.shape[2:]) >= shortest)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from typing import NamedTuple
 
 import torch
@@ -16,8 +17,8 @@ from .subject import Subject, check_choice
 
 OPTIMIZERS = {"lbfgs": 1.0, "adam": 0.02}  # With their rates: of pixels in 0..1.
 WINDOW = 20  # Steps over which a loss has to fall.
-# How many times a level's first loss one may be. Steps of L-BFGS are as long as its model says, and that may be wrong.
-MOST = 1e6
+# Pixels beyond this are on their way to no number: steps of L-BFGS are as long as its model says, and that may be wrong.
+FARTHEST = 1e3
 
 
 class Step(NamedTuple):
@@ -33,7 +34,7 @@ class Step(NamedTuple):
 
 
 class Diverged(ArithmeticError):
-    """The losses are no numbers any more, or beyond all bounds. `picture` is the last one of which they were."""
+    """The losses are no numbers any more, or pixels beyond all bounds. `picture` is the last one of which all were."""
 
     def __init__(self, words: str, picture: Tensor) -> None:
         super().__init__(words)
@@ -43,7 +44,8 @@ class Diverged(ArithmeticError):
 class Descent:
     """One optimisation, to be walked through: `for step in descent: ...`, and then `descent.result()`.
 
-    The samples of a batch share nothing but the walk through the encoder: each has an optimiser, and comes out as alone.
+    The samples of a batch share nothing but the walk through the encoder: each has an optimiser, and comes out as alone;
+    but where one diverges, all stop.
 
     Args:
         system: a `synthesis.Synthesis`.
@@ -102,7 +104,7 @@ class Descent:
         self.history, self.tolerance, self.tile = history, tolerance, tile
         self.optimizer, self.lr = optimizer, OPTIMIZERS[optimizer] if lr is None else lr
         self.levels = self._levels(steps)
-        self.level = self.step = 0
+        self.level = self.step = self.taken = 0
         self._enter(None)
 
     # Walking.
@@ -117,22 +119,26 @@ class Descent:
 
     def advance(self) -> Step:
         """One step of each sample that has not ended: its losses where it was, and on from there."""
+        if self.finished:
+            raise RuntimeError(f"{self._name}: there is no further step: take the result")
         where = torch.cat(self.pictures).detach()
         losses, gradient = self._evaluate(where)
         totals = [math.fsum(values) for values in zip(*losses.values())]
-        self._check_finite(where, totals, gradient)
+        self._check_finite(totals, gradient)
         for number, (picture, optimizer, total) in enumerate(zip(self.pictures, self.optimizers, totals)):
             self.fallen[number].append(total)
-            if self._has_ended(number):
+            self.ended[number] = self.ended[number] or self._falls_no_more(number)
+            if self.ended[number]:
                 continue
             picture.grad = gradient[number : number + 1].contiguous()
             optimizer.step(lambda total=total: torch.tensor(total))
         self._check_pictures(where)
         self.before = where
         self.step += 1
+        self.taken += 1
         level, count = self.level, len(self.levels)
         told = Step(level + 1, count, self.step, self.levels[level].steps, tuple(where.shape[2:]), losses, totals)
-        if self.step >= self.levels[level].steps or all(map(self._has_ended, range(self.samples))):
+        if self.step >= self.levels[level].steps or all(self.ended):
             self._next_level()
         return told
 
@@ -147,20 +153,26 @@ class Descent:
         return {
             "level": self.level,
             "step": self.step,
+            "taken": self.taken,
             "pictures": [picture.detach().clone() for picture in self.pictures],
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "optimizers": [deepcopy(optimizer.state_dict()) for optimizer in self.optimizers],
             "fallen": [list(losses) for losses in self.fallen],
+            "ended": list(self.ended),
         }
 
     def load(self, state: dict) -> None:
         """Go on from a state of a descent that was made with the same arguments."""
-        if not 0 <= state["level"] <= len(self.levels) or len(state["pictures"]) != self.samples:
+        counts = {len(state[part]) for part in ("pictures", "optimizers", "fallen", "ended")}
+        if not 0 <= state["level"] <= len(self.levels) or counts != {self.samples}:
             raise ValueError(f"{self._name}: state: expected one of {self.samples} pictures and {len(self.levels)} levels")
-        self.level, self.step = state["level"], state["step"]
+        size = (1, 3, *self.subject.size_at(self.levels[min(state["level"], len(self.levels) - 1)]))
+        if wrong := [tuple(each.shape) for each in state["pictures"] if tuple(each.shape) != size]:
+            raise ValueError(f"{self._name}: state: expected pictures {size}, got {wrong[0]}")
+        self.level, self.step, self.taken = state["level"], state["step"], state["taken"]
         self._enter(torch.cat(list(state["pictures"])).to(self.subject.like()))
         for optimizer, own in zip(self.optimizers, state["optimizers"]):
-            optimizer.load_state_dict(own)
-        self.fallen = [list(losses) for losses in state["fallen"]]
+            optimizer.load_state_dict(deepcopy(own))
+        self.fallen, self.ended = [list(losses) for losses in state["fallen"]], list(state["ended"])
 
     # Levels.
 
@@ -171,7 +183,7 @@ class Descent:
         pictures = self.subject.started(*size) if pictures is None else resized(pictures, *size)
         self.pictures = [picture.clone().requires_grad_() for picture in pictures.split(1)]
         self.optimizers = [self._optimizer(picture) for picture in self.pictures]
-        self.fallen = [[] for _ in self.pictures]
+        self.fallen, self.ended = [[] for _ in self.pictures], [False] * len(self.pictures)
         self.before, self.aim = pictures, None
         if not self.finished:
             content, styles, masks = self.subject.at(level)
@@ -191,6 +203,8 @@ class Descent:
         levels = list(self.system.levels(*self.subject.size))
         if steps is None:
             return levels
+        if isinstance(steps, str) or not isinstance(steps, (int, Sequence)):
+            raise TypeError(f"{self._name}: steps: expected a whole number, or one for each level, got {steps!r}")
         counts = [steps] * len(levels) if isinstance(steps, int) else list(steps)
         if len(counts) != len(levels):
             raise ValueError(f"{self._name}: steps: expected one number, or {len(levels)} for as many levels, got {steps}")
@@ -212,24 +226,24 @@ class Descent:
         numbers = torch.stack([values.detach() for values in losses.values()]).tolist()
         return dict(zip(losses, numbers)), gradient
 
-    def _has_ended(self, number: int) -> bool:
+    def _falls_no_more(self, number: int) -> bool:
         fallen = self.fallen[number]
         if not self.tolerance or len(fallen) <= WINDOW:
             return False
         before = fallen[-1 - WINDOW]
-        return before - fallen[-1] < self.tolerance * abs(before)
+        return before - fallen[-1] <= self.tolerance * abs(before)
 
-    def _check_finite(self, where: Tensor, totals: list[float], gradient: Tensor) -> None:
+    def _check_finite(self, totals: list[float], gradient: Tensor) -> None:
         finite = gradient.isfinite().flatten(1).all(1).tolist()
         for number, (total, each) in enumerate(zip(totals, finite)):
-            first = self.fallen[number][0] if self.fallen[number] else total
-            if not (each and math.isfinite(total)) or abs(total) > MOST * max(abs(first), 1e-30):
+            if not (each and math.isfinite(total)):
                 self._diverged(f"the loss{self._of(number)} is {total:g}", self.before)
 
     def _check_pictures(self, before: Tensor) -> None:
-        for number, picture in enumerate(self.pictures):
-            if not picture.isfinite().all():
-                self._diverged(f"the picture{self._of(number)} holds NaN or infinity", before)
+        farthest = torch.stack([picture.detach().abs().max() for picture in self.pictures]).tolist()
+        for number, pixel in enumerate(farthest):
+            if not pixel <= FARTHEST:
+                self._diverged(f"a pixel{self._of(number)} is {pixel:g}", before)
 
     def _of(self, number: int) -> str:
         return f" of sample {number + 1}" if self.samples > 1 else ""

@@ -38,6 +38,10 @@ class Subject:
         self.size = self._full_size(size)
         check_integer(self._name, "samples", samples, 1)
         self.samples = samples if content is None else len(content)
+        for name, pictures in [("styles", style) for style in self.styles] + [("start", start)]:
+            if isinstance(pictures, Tensor) and len(pictures) not in (1, self.samples):
+                expected = f"a picture for all, or for each of {self.samples} samples"
+                raise ValueError(f"{self._name}: {name}: expected {expected}, got {len(pictures)}")
         self.mask = self._checked_mask(mask)
         self.weights = self._checked_weights(weights)
         check_number(self._name, "style_scale", style_scale, 0.01)
@@ -106,12 +110,10 @@ class Subject:
                 expected = f"the weights' type {self.like().dtype}"
                 raise TypeError(f"{self._name}: {name}: expected {expected}, got {picture.dtype}")
             self._check_sides(name, picture.shape[2:])
+            if not len(picture):
+                raise ValueError(f"{self._name}: {name}: expected one sample at least, got none")
         if not self.styles and (self.content is None or any(term.target == "styles" for term in self._system.terms)):
             raise ValueError(f"{self._name}: styles: expected one at least, got none")
-        samples = {len(style) for style in self.styles} - {1}
-        if self.content is not None and samples - {len(self.content)}:
-            expected = f"a painting for all, or for each of {len(self.content)} samples"
-            raise ValueError(f"{self._name}: styles: expected {expected}, got {samples.pop()}")
 
     def _full_size(self, size) -> tuple[int, int]:
         if self.content is not None:
@@ -119,7 +121,11 @@ class Subject:
             if size is not None and tuple(size) != own:
                 raise ValueError(f"{self._name}: size: expected that of the content, {own}, got {size}")
             return own
-        size = tuple(self.styles[0].shape[2:]) if size is None else tuple(size)
+        if size is None:
+            return tuple(self.styles[0].shape[2:])
+        if not isinstance(size, Sequence) or len(size) != 2 or not all(isinstance(side, int) for side in size):
+            raise TypeError(f"{self._name}: size: expected (height, width), got {size!r}")
+        size = tuple(size)
         self._check_sides("size", size)
         return size
 
@@ -144,7 +150,12 @@ class Subject:
         if mask is None:
             return None
         like = self.like().new_empty(1, 3, *self.size)
-        return check_mask(self._name, mask, len(self.styles), like)[0]
+        mask = check_mask(self._name, mask, len(self.styles), like)
+        if len(mask) > 1:
+            raise ValueError(f"{self._name}: mask: expected one for all samples, got {len(mask)}")
+        if not (mask.isfinite().all() and (mask >= 0).all()):
+            raise ValueError(f"{self._name}: mask: expected numbers from 0 up, got others, or NaN")
+        return mask[0]
 
     def _checked_start(self, start):
         if isinstance(start, Tensor):

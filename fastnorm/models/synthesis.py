@@ -33,6 +33,8 @@ class Synthesis(nn.Module):
         self.terms, self._levels = tuple(terms), tuple(levels)
         if not self.terms:
             raise ValueError(f"{type(self).__name__}: expected a weight above 0 at least, got none")
+        if padding_mode == "circular":
+            raise ValueError(f"{type(self).__name__}: padding_mode: expected zeros, reflect or replicate, got circular")
         layers = sorted({term.layer for term in terms if term.layer}, key=LAYERS.index)
         self.vgg = VGG19(tuple(layers) or LAYERS[:1], widths, padding_mode, ceil_mode=False, pooling=pooling)
         self.requires_grad_(False).eval()
@@ -112,7 +114,8 @@ class Synthesis(nn.Module):
 
     def goals(self, pictures: list[Tensor], aim: Aim, target: str) -> Iterator[tuple[int, list[Goal]]]:
         """Of each term with that target its place, and a goal for each sample of pictures, which are one and its copies."""
-        for layer, maps in _side_by_side([_walked(self.vgg.walk, picture, aim.last) for picture in pictures]):
+        last = aim.last_of(target)
+        for layer, maps in _side_by_side([_walked(self.vgg.walk, picture, last) for picture in pictures]):
             for place in aim.at(layer):
                 if aim.terms[place].target == target:
                     yield place, aim.terms[place].goals(maps)

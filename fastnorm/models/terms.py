@@ -64,7 +64,11 @@ class Aim:
     @property
     def last(self) -> str | None:
         """The last layer that a term is of; None where none is of a layer."""
-        return max((term.layer for term in self.terms if term.layer), key=LAYERS.index, default=None)
+        return _last(self.terms)
+
+    def last_of(self, target: str) -> str | None:
+        """The last layer that a target is compared in."""
+        return _last(term for term in self.terms if term.target == target)
 
     def at(self, layer: str | None) -> list[int]:
         """The places of the terms of a layer."""
@@ -89,6 +93,10 @@ class Aim:
     def mask_of(self, style: int | None) -> Tensor | None:
         """(1, 1, H, W)."""
         return None if self.masks is None or style is None else self.masks[style : style + 1]
+
+
+def _last(terms):
+    return max((term.layer for term in terms if term.layer), key=LAYERS.index, default=None)
 
 
 # What systems are made of.

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from ..losses import Goal, GramLoss
-from .vgg import reach
+from .vgg import LAYERS, reach
 
 
 class Tile(NamedTuple):
@@ -134,7 +134,8 @@ def _shares(system, aim, masks, tile, crop, picture, of_maps, of_sums):
 
 @torch.no_grad()
 def _seen(system, picture: Tensor, aim, places, side: int, masks) -> Seen:
-    seen, last = Seen({}, {}), aim.last
+    seen, layers = Seen({}, {}), [aim.terms[place].layer for place in places]
+    last = max(filter(None, layers), key=LAYERS.index, default=None)
     if last is None:
         return seen
     for tile in tiles(*picture.shape[2:], side, last):

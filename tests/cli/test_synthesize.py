@@ -24,7 +24,6 @@ def synthesize(command, photo):
     inputs = photo("photo.png", 60, 48), photo("a.png", 50, 44)
 
     def run(*arguments, content=inputs[0], style=inputs[1], out="out.png"):
-        torch.manual_seed(0)
         contents = () if content is None else ("--content", *(content if isinstance(content, list) else [content]))
         output = f"{inputs[0].parent}/{out}"
         return command("synthesize", *contents, "--style", style, "-o", output, *TINY, *arguments)
@@ -76,7 +75,7 @@ def test_options(synthesize, tmp_path):
     content, style = pictures.read(tmp_path / "photo.png", 48).rgb, pictures.read(tmp_path / "a.png", 36).rgb
     options = "--optimizer", "adam", "--lr", 0.1, "--steps", "3,1", "--start", "noise", "--seed", 4, "--style-scale", 0.75
     assert synthesize(*options, "--set", "style_weight=7", "--set", '{"content_layers": ["relu3_1"]}')[0] == 0
-    torch.manual_seed(0)
+    torch.manual_seed(4)
     system = models.build("gatys", widths=(4, 5, 6, 7, 8), style_weight=7.0, content_layers=["relu3_1"])
     found = system.synthesize(content, [style], optimizer="adam", lr=0.1, steps=[3, 1], start="noise", seed=4)
     close(tmp_path / "out.png", found)
@@ -99,7 +98,7 @@ def test_a_picture_to_start_from(synthesize, tmp_path, photo):
 
 def test_mixtures_and_regions(synthesize, tmp_path, photo):
     a, b = tmp_path / "a.png", photo("b.png", 48, 48)
-    content, (first, second) = pictures.read(tmp_path / "photo.png", 48).rgb, (pictures.read(path, 48).rgb for path in (a, b))
+    content, first, second = (pictures.read(path, 48).rgb for path in (tmp_path / "photo.png", a, b))
     torch.manual_seed(0)
     system = models.build("gatys", widths=(4, 5, 6, 7, 8))
     assert synthesize("--steps", 1, style=f"{a}:1,{b}:3")[0] == 0
@@ -118,7 +117,8 @@ def test_mixtures_and_regions(synthesize, tmp_path, photo):
 
     assert synthesize("--style", f"{a}:1,{b}:1", "--mask", tmp_path / "mask.png", "--steps", 1)[0] == 0
     three = torch.cat([shares[:, :1], shares[:, 1:], shares[:, 1:]], 1)
-    close(tmp_path / "out.png", system.synthesize(content, [first, first, second], weights=[1, 0.5, 0.5], mask=three, steps=1))
+    found = system.synthesize(content, [first, first, second], weights=[1, 0.5, 0.5], mask=three, steps=1)
+    close(tmp_path / "out.png", found)
 
 
 def test_colors(synthesize, tmp_path):
@@ -144,19 +144,56 @@ def test_tiles(synthesize, tmp_path):
 
 
 def test_several_pictures(synthesize, tmp_path, photo):
-    """One after the other, those of a size at once, as alone; one that is damaged stops no other."""
-    paths = [photo(f"in/{name}.png", *size) for name, size in (("a", (60, 48)), ("b", (60, 48)), ("c", (48, 60)))]
+    """One after the other, those of a size at once, as alone; those that are damaged stop no other."""
+    sizes = dict(a=(60, 48), b=(60, 48), c=(48, 60))
+    paths = [photo(f"in/{name}.png", *size) for name, size in sizes.items()]
     (tmp_path / "in" / "d.png").write_bytes(b"no picture")
+    whole = photo("in/aa.png", 60, 48)
+    whole.write_bytes(whole.read_bytes()[:-2000])
     alone = []
     for path in paths:
         assert synthesize("--steps", 2, content=path, out="alone.png")[0] == 0
         alone.append(rgb(tmp_path / "alone.png"))
     code, out, err = synthesize("--steps", 2, "--batch", 2, "--json", content=tmp_path / "in", out="found/")
     report = json.loads(out)
-    assert code == 2 and [each["input"] for each in report["failed"]] == [f"{tmp_path}/in/d.png"] and "d.png" in err
+    assert code == 2 and {each["input"] for each in report["failed"]} == {f"{tmp_path}/in/{name}.png" for name in ("d", "aa")}
+    assert "d.png" in err and "aa.png is damaged or cut short" in err
     assert [each["output"] for each in report["pictures"]] == [f"{tmp_path}/found/{name}.png" for name in "abc"]
     for path, picture in zip("abc", alone):
         assert (rgb(tmp_path / "found" / f"{path}.png") - picture).abs().max() <= 1.01 / 255
+
+
+def test_regions_of_a_texture(synthesize, tmp_path, photo):
+    """A mask of its size."""
+    pixels = np.zeros((40, 64), np.uint8)
+    pixels[:, 32:] = 255
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    options = "--style", photo("b.png", 48, 48), "--mask", tmp_path / "mask.png", "--texture-size", "64x40"
+    assert synthesize(*options, "--steps", 1, content=None)[0] == 0
+
+
+def test_the_same_command_gives_the_same_picture(synthesize, tmp_path):
+    """Random weights of VGG are the seed's, too."""
+    found = []
+    for seed in (3, 3, 4):
+        assert synthesize("--steps", 2, "--seed", seed)[0] == 0
+        found.append(rgb(tmp_path / "out.png"))
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
+def test_ctrl_c_in_the_last_step(synthesize, tmp_path, photo, monkeypatch):
+    """The picture is there; those after it are not."""
+    from fastnorm.models.descent import Descent
+
+    result = Descent.result
+
+    def stop(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        return result(self)
+
+    monkeypatch.setattr(Descent, "result", stop)
+    code, _, err = synthesize("--steps", 1, content=[tmp_path / "photo.png", photo("z.png", 50, 50)], out="x/")
+    assert code == 130 and [path.name for path in (tmp_path / "x").iterdir()] == ["photo.png"]
 
 
 def test_a_photo_on_its_side(synthesize, tmp_path):
@@ -227,9 +264,13 @@ def test_a_checkpoint_that_is_none(synthesize, refused, tmp_path, monkeypatch, c
         synthesize("--steps", 2, "--checkpoint", kept)
     monkeypatch.undo()
     capsys.readouterr()
-    refused("--steps", 3, "--checkpoint", kept, said="kept.pt is of a synthesis with --steps [2, 2], this one has [3, 3]: go on")
+    other = "kept.pt is of a synthesis with --steps [2, 2], this one has [3, 3]: go on with the same"
+    refused("--steps", 3, "--checkpoint", kept, said=other)
     kept.write_bytes(b"nothing")
     refused("--checkpoint", kept, said="kept.pt: it is no checkpoint of fastnorm synthesize, or not all of one")
+    for settings in ("nonsense", "[]", "{}"):
+        torch.save({"settings": settings, **dict.fromkeys(module.CHECKPOINT.parts, ())}, kept)
+        refused("--checkpoint", kept, said="kept.pt is ")
     torch.save({"settings": "{}"}, kept)
     refused("--checkpoint", kept, said="kept.pt is no checkpoint of fastnorm synthesize")
 
@@ -276,13 +317,19 @@ def test_bad_input(refused, tmp_path, photo):
     refused(out="nowhere/", content=None, said="a texture is one picture, this names a folder")
     refused(content=photo("small.png", 60, 12), said="Gatys: content: expected sides of 16 pixels at least, got 48x10")
     (tmp_path / "clip.mp4").write_bytes(b"")
-    refused(content=tmp_path / "clip.mp4", out="x.mp4", said="is a video: synthesize takes pictures, fastnorm stylize videos")
+    said = "is a video: synthesize takes pictures, fastnorm stylize videos"
+    refused(content=tmp_path / "clip.mp4", out="x.mp4", said=said)
     refused("--checkpoint", tmp_path / "x.pt", content=[photo("1/a.png"), photo("2/b.png", 10, 12)], out="x/",
             said="expected one picture, or a --batch of one size, got 2 runs")  # fmt: skip
     refused("--size", 3000000, said="photo.png at 3000000x2400000 pixels needs")
-    refused("--texture-size", "3000000x4000000", content=None, said="choose --tile 512, or a smaller --size or --history")
-    refused("--checkpoint", tmp_path / "a.png", said="a.png would be overwritten, and it is an input: choose another --checkpoint")
-    refused("--checkpoint", tmp_path / "out.png", said="choose another --checkpoint")
+    refused("--texture-size", "3000000x4000000", content=None, said="choose --tile 512, or a smaller --size")
+    said = "a.png would be overwritten, and it is an input: choose another --checkpoint"
+    refused("--checkpoint", tmp_path / "a.png", said=said)
+    refused("--checkpoint", tmp_path / "out.png", said="out.png: -o names the same file, choose another")
+    start = photo("start.png", 40, 40)
+    refused("--start", start, out="start.png", said="start.png would be overwritten, and it is an input")
+    said = "WEBP holds at most 16383 pixels a side: use .png"
+    refused("--texture-size", "16400x16", content=None, out="t.webp", said=said)
     refused("--checkpoint", tmp_path, said="is a folder, name a file in it")
     refused("--checkpoint", tmp_path / "nowhere" / "x.pt", said="nowhere is not a folder: make it one, or choose another")
     beside = photo("out-2-0003.png", 60, 48)

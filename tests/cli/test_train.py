@@ -272,7 +272,7 @@ def test_sizes(refused):
         ("--lr", "0", "above 0"),
         ("--lr", "nan", "above 0"),
         ("--clip", "-1", "above 0"),
-        ("--ema", "1", "from 0 to 1"),
+        ("--ema", "1", "from 0 up and below 1"),
         ("--seed", "-1", "from 0 up"),
         ("--precision", "float8", "bfloat16"),
         ("--set", "style_weight", "NAME=VALUE"),

@@ -282,6 +282,7 @@ WRONG = [
     ("gatys", dict(sizes=(0.5, 1.0), steps=(3,)), "Gatys: sizes: expected one for each of 1 numbers of steps, the last 1, got (0.5, 1.0)"),
     ("gatys", dict(widths=(4, 5)), "VGG19: widths: expected channels of 5 stages, each 1 at least, got (4, 5)"),
     ("gatys", dict(widths=(4, 5, 6, 0, 8)), "VGG19: widths: expected channels of 5 stages, each 1 at least, got (4, 5, 6, 0, 8)"),
+    ("gatys", dict(padding_mode="circular"), "Gatys: padding_mode: expected zeros, reflect or replicate, got circular"),
     ("gatys", dict(pooling="mean"), "VGG19: pooling: expected one of max, average, got 'mean'"),
 ]  # fmt: skip
 

@@ -256,7 +256,7 @@ def test_a_disk_that_fails(run, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_checkpoint, "write_whole", full)
+    monkeypatch.setattr(_checkpoint, "in_one_step", full)
     with pytest.raises(UserError, match="000008.pt cannot be written: No space left"):
         run(steps=8)
     assert before == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.pt")}
