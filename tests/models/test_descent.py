@@ -334,7 +334,7 @@ def test_a_run_that_diverges_keeps_its_last_picture():
 def test_a_last_step_that_diverges_is_told():
     """Though nobody will take a loss of where it leads; the picture from before is kept."""
     for lr in (1e4, 1e30):
-        with pytest.raises(Diverged, match="^level 1, step 1: a pixel is .*: try a smaller lr, or optimizer adam$") as raised:
+        with pytest.raises(Diverged, match="^level 1, step 1: a pixel is .*: try a smaller lr, or optimizer") as raised:
             list(Descent(small("laplacian"), content(), [style()], optimizer="adam", lr=lr, steps=1))
         torch.testing.assert_close(raised.value.picture, content().clamp(0, 1), rtol=0, atol=0)
 
