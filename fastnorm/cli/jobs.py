@@ -151,6 +151,6 @@ def check_targets(jobs: list[Job], keep: list[Path]) -> None:
         claimed[job.target] = job.source
 
 
-def check_is_no_input(target: Path, inputs: list[Path], option: str = "-o") -> None:
+def check_is_no_input(target: Path, inputs: list[Path], option: str = "-o", what: str = "an input") -> None:
     if os.path.realpath(target) in {os.path.realpath(path) for path in inputs}:
-        raise UserError(f"{target} would be overwritten, and it is an input: choose another {option}")
+        raise UserError(f"{target} would be overwritten, and it is {what}: choose another {option}")

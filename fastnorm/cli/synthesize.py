@@ -115,6 +115,7 @@ def run(args) -> int:
     _check_checkpoint(args, groups, planned, inputs)
     for group in groups:
         _check_memory(args, group, longest, device)
+    kept = [*inputs, *(path for job in planned for path in (job.source, job.target))]
     done = []
     if groups:
         system = _system(args, device)
@@ -125,8 +126,8 @@ def run(args) -> int:
             if not readable:
                 continue
             try:
-                with enough_memory(f"{TOO_LARGE.format(readable[0].source, longest)}"):
-                    done += _Run(args, system, readable, contents, styles, masks, inputs).result()
+                with enough_memory(TOO_LARGE.format(readable[0].source, longest)):
+                    done += _Run(args, system, readable, contents, styles, masks, kept).result()
             except UserError as error:
                 if len(planned) == 1:
                     raise
@@ -143,7 +144,8 @@ def run(args) -> int:
 class _Run:
     """Pictures of one size, or one texture, from beginning to end."""
 
-    def __init__(self, args, system, group, contents, styles, masks, inputs):
+    def __init__(self, args, system, group, contents, styles, masks, kept):
+        """kept: files that pictures on the way may not be written over."""
         self.args, self.group, self.contents = args, group, contents
         content = torch.cat([picture.rgb for picture in self.contents]).to(styles[0].device) if self.contents else None
         size, mask = (args.texture_size or styles[0].shape[2:]) if content is None else content.shape[2:], None
@@ -159,11 +161,10 @@ class _Run:
         except (TypeError, ValueError) as error:
             raise UserError(error) from None
         self.told = _told(args, self.descent)
-        others = [*inputs, *(job.target for job in group)]
-        for level in range(len(self.descent.levels)) if args.save_every else ():
-            for step in range(args.save_every, self.descent.levels[level].steps + 1, args.save_every):
+        for number, level in enumerate(self.descent.levels if args.save_every else (), 1):
+            for step in range(args.save_every, level.steps + 1, args.save_every):
                 for job in group:
-                    jobs.check_is_no_input(_so_far(job, level + 1, step), others)
+                    jobs.check_is_no_input(_so_far(job, number, step), kept, what="an input or a result")
 
     def result(self) -> list[dict]:
         """What was done, for each picture, once all are written."""
@@ -201,8 +202,7 @@ class _Run:
         if self.descent.finished:
             return
         if args.checkpoint and (stops or done % KEEP_EVERY == 0):
-            self._keep()
-            if stops:
+            if self._keep() and stops:
                 complain(f"the same command goes on from {args.checkpoint}")
         self._stop(stops)
 
@@ -221,11 +221,13 @@ class _Run:
             raise UserError(f"{path} is no whole checkpoint of this synthesis: {first_line(error)}") from None
 
     def _keep(self):
-        """A disk that is full is no reason to lose what was found."""
+        """Whether it could: a disk that is full is no reason to lose what was found."""
         try:
             _checkpoint.write(self.args.checkpoint, self.descent.state(), self.told)
         except OSError as error:
             complain(f"--checkpoint {self.args.checkpoint} cannot be written: {error.strerror}")
+            return False
+        return True
 
     def _write(self, found, step=None):
         """The pictures; those so far, of a step, beside where they will be."""

@@ -212,6 +212,30 @@ def test_the_picture_so_far(synthesize, tmp_path):
     assert torch.equal(rgb(tmp_path / "out-2-0002.png"), rgb(tmp_path / "out.png"))
 
 
+def test_pictures_so_far_replace_no_result(synthesize, tmp_path, photo):
+    folder = photo("both/a.png", 60, 48).parent
+    photo("both/a-1-0001.png", 60, 48)
+    code, _, err = synthesize("--save-every", 1, "--steps", 1, content=folder, out="found/")
+    assert code == 2 and "found/a-1-0001.png would be overwritten" in err
+    assert [path.name for path in (tmp_path / "found").glob("a.png")] == []
+    assert len(list((tmp_path / "found").glob("a-1-0001*.png"))) == 3  # The other's, and those on its way.
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told(synthesize, tmp_path, monkeypatch):
+    """And the picture is found all the same."""
+    from fastnorm import _checkpoint
+    from fastnorm.cli import synthesize as module
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "KEEP_EVERY", 1)
+    monkeypatch.setattr(_checkpoint, "in_one_step", full)
+    code, _, err = synthesize("--steps", 1, "--checkpoint", tmp_path / "kept.pt")
+    assert code == 0 and f"--checkpoint {tmp_path}/kept.pt cannot be written: No space left on device" in err
+    assert (tmp_path / "out.png").exists()
+
+
 def test_json(synthesize, tmp_path):
     report = json.loads(synthesize("--json", "--steps", 2, "--set", "style_weight=5")[1])
     assert report["system"] == "gatys" and report["settings"]["style_weight"] == 5
@@ -334,6 +358,9 @@ def test_bad_input(refused, tmp_path, photo):
     refused("--checkpoint", tmp_path, said="is a folder, name a file in it")
     refused("--checkpoint", tmp_path / "nowhere" / "x.pt", said="nowhere is not a folder: make it one, or choose another")
     beside = photo("out-2-0003.png", 60, 48)
-    refused("--save-every", 3, "--steps", 6, content=beside, said="out-2-0003.png would be overwritten, and it is an input")
+    refused("--save-every", 3, "--steps", 6, content=beside, said="out-2-0003.png would be overwritten, and it is an input or a result")
+    folder = photo("both/a.png", 60, 48).parent
+    photo("both/a-1-0001.png", 60, 48)
+    refused("--save-every", 1, "--steps", 1, content=folder, out="both", said="both/a-1-0001.png would be overwritten")
     mask = photo("mask.png", 33, 33)
     refused("--style", photo("b.png"), "--mask", mask, said="make a mask of that size")
