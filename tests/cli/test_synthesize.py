@@ -358,7 +358,8 @@ def test_bad_input(refused, tmp_path, photo):
     refused("--checkpoint", tmp_path, said="is a folder, name a file in it")
     refused("--checkpoint", tmp_path / "nowhere" / "x.pt", said="nowhere is not a folder: make it one, or choose another")
     beside = photo("out-2-0003.png", 60, 48)
-    refused("--save-every", 3, "--steps", 6, content=beside, said="out-2-0003.png would be overwritten, and it is an input or a result")
+    said = "out-2-0003.png would be overwritten, and it is an input or a result"
+    refused("--save-every", 3, "--steps", 6, content=beside, said=said)
     folder = photo("both/a.png", 60, 48).parent
     photo("both/a-1-0001.png", 60, 48)
     refused("--save-every", 1, "--steps", 1, content=folder, out="both", said="both/a-1-0001.png would be overwritten")
