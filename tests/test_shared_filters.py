@@ -7,6 +7,11 @@ from torch.nn import functional as torchs
 
 from fastnorm import functional as F
 from fastnorm.nn import Chain
+from fastnorm.ops import backends
+
+by_kernels = pytest.mark.skipif(
+    backends.which("norm_conv2d", "cpu") != "cpu", reason="definitions keep what torch's operators keep"
+)
 
 MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
 every_mode = pytest.mark.parametrize("mode", MODES)
@@ -150,6 +155,7 @@ def kept_for_the_backward(function):
     return kept, result
 
 
+@by_kernels
 @every_shape
 @pytest.mark.parametrize("activation, bytes_per_output", [(None, 0), ("relu", 1)])
 def test_nothing_is_kept_but_where_relu_let_through(activation, bytes_per_output, shape):
@@ -162,6 +168,7 @@ def test_nothing_is_kept_but_where_relu_let_through(activation, bytes_per_output
     assert sum(kept.values()) == bytes_per_output * output.numel()
 
 
+@by_kernels
 def test_a_chain_of_frozen_modules():
     modules = [nn.Conv2d(3, 20, 3, padding=1), nn.ReLU(), nn.Conv2d(20, 20, 3, padding=1, padding_mode="reflect"), nn.ReLU()]
     chain = Chain(*modules).requires_grad_(False)
