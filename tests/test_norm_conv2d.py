@@ -148,8 +148,8 @@ def test_by_fewer_multiplications_in_low_precision(name, dtype):
 @pytest.mark.parametrize("channels", [17, 35, 64, 128, 130, 256])
 @pytest.mark.parametrize("share", [0.5, 0.1])
 def test_by_fewer_multiplications_where_most_is_zero(share, channels):
-    """A direct sum gets more exact there: oneDNN's with AVX-512 has a sixth of the error where a tenth is not zero. What is
-    lost is no more than a few last places of the largest number.
+    """A direct sum gets more exact there, and of maps with less than a tenth would be the better. No more room than
+    `swap.verify` leaves; but oneDNN's with AVX-512 has a sixth of the error where a tenth is not zero.
     """
     given = torch.special.ndtr(random(1, channels, 13, 62, seed=1)) < share
     input = (random(1, channels, 13, 62).abs() * given).float()
@@ -157,7 +157,8 @@ def test_by_fewer_multiplications_where_most_is_zero(share, channels):
     exact = torchs.conv2d(input.double(), weight.double(), padding=1)
     found, theirs = F.norm_conv2d(input, weight, padding=1), torchs.conv2d(input, weight, padding=1)
     error, own_error = ((tensor.double() - exact).abs().max() for tensor in (found, theirs))
-    assert error <= 2 * own_error + 8 * torch.finfo(torch.float32).eps * exact.abs().max()
+    room = 8 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 2
+    assert error <= 2 * own_error + room * torch.finfo(torch.float32).eps * exact.abs().max()
 
 
 @pytest.mark.parametrize("after", [4, 5, 6])

@@ -35,9 +35,9 @@ LEAVES |= {"upsample bilinear pad conv": ["interpolate"], "SPADE 1d": ["interpol
 
 @pytest.mark.parametrize("name", FORMS)
 def test_it_computes_the_same(name):
-    """Of maps of a few hundred numbers the largest error is luck, on either side: what is wrong is so for others, too."""
+    """Of one form's few hundred numbers the largest error is luck: what is wrong there is so for other numbers, too."""
     form = FORMS[name]
-    for scale in (1.0, 0.7, 1.3):
+    for scale in (1.0, 0.7, 1.3) if name == "self-attention" else (1.0,):
         inputs = tree_map(lambda leaf: _scaled(leaf, scale), form.inputs(torch.float32))
         found = fastnorm.verify(form.make(), captured(form.make()), inputs)
         if found:
