@@ -19,21 +19,13 @@ Times are in turns in one process, the median of each; memory is what a step add
 counts it.
 """
 
-import argparse
-import json
-import statistics
-import subprocess
-import sys
-import time
-from pathlib import Path
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 
-import fastnorm
 from fastnorm import functional, models
-from fastnorm.bench import machine
-from fastnorm.bench.resident import held, peak_of_second
+from fastnorm.benchmarks._sides import main
 from fastnorm.models.terms import Level
 from fastnorm.models.vgg import LAYERS
 
@@ -197,38 +189,41 @@ PLAIN = dict(
 
 
 def step_of(name):
-    def make(side, size):
-        torch.manual_seed(0)
+    def case():
         system = models.build(name)
-        content, style, picture = (pictures(size, seed) for seed in range(3))
-        if side == "plain":
-            with torch.no_grad():
-                losses = PLAIN[name](system, content, style)
-        else:
+
+        def at(size):
+            content, style, picture = (pictures(size, seed) for seed in range(3))
             aim = system.aim(Level(1.0, 1), content, [style], [1.0])
-            losses = lambda x: sum(system.losses(x, aim).values()).sum()  # noqa: E731
+            with torch.no_grad():
+                plain = PLAIN[name](system, content, style)
+            fused = lambda x: sum(system.losses(x, aim).values()).sum()  # noqa: E731
+            return dict(fused=partial(gradient, fused, picture), plain=partial(gradient, plain, picture))
 
-        def step():
-            x = picture.clone().requires_grad_()
-            value = losses(x)
-            return value.detach(), torch.autograd.grad(value, x)[0]
+        return at
 
-        return step
+    return case
 
-    return make
+
+def gradient(losses, picture):
+    x = picture.clone().requires_grad_()
+    return torch.autograd.grad(losses(x), x)[0]
 
 
 def match_of(layer):
     """A histogram's match itself, of features."""
 
-    def make(side, size):
-        torch.manual_seed(0)
+    def case():
         vgg = models.build("gatys").vgg
-        with torch.no_grad():
-            own, other = (features(vgg, pictures(size, seed), layer)[layer] for seed in range(2))
-        return (lambda: by_bins(own, other)) if side == "plain" else (lambda: functional.match_histogram(own, other, 256))
 
-    return make
+        @torch.no_grad()
+        def at(size):
+            own, other = (features(vgg, pictures(size, seed), layer)[layer] for seed in range(2))
+            return dict(fused=partial(functional.match_histogram, own, other, 256), plain=partial(by_bins, own, other))
+
+        return at
+
+    return case
 
 
 def pictures(size, seed):
@@ -245,64 +240,10 @@ CASES = {name: step_of(name) for name in models.SYNTHESES} | {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CASES))
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--growth-of", choices=SIDES, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    if unknown := [name for name in args.cases if name not in CASES]:
-        parser.error(f"no case {unknown[0]}: expected some of {', '.join(CASES)}")
-    if args.growth_of:
-        print(growth(args.cases[0], args.size, args.growth_of))
-        return
-    found = []
-    print(f"{'case':<18} {'ms':>8} {'plain':>9} {'times':>6} {'MB':>7} {'plain':>8} {'part':>5} {'apart':>8}")
-    for name in args.cases or CASES:
-        found.append(facts := measured(name, args))
-        ms, mb = facts["ms"], facts["MB"]
-        print(
-            f"{name:<18} {ms['fused']:8.1f} {ms['plain']:9.1f} {ms['plain'] / ms['fused']:6.2f}"
-            f" {mb['fused']:7.0f} {mb['plain']:8.0f} {mb['fused'] / mb['plain']:5.2f} {facts['apart']:8.1e}", flush=True,
-        )  # fmt: skip
-        if args.json:
-            args.json.write_text(json.dumps({"machine": machine.describe(), "synthesis": found}, indent=1) + "\n")
-
-
-def measured(name, args) -> dict:
-    memory = {side: growth_in_a_process(name, args, side) / 1e6 for side in SIDES}
-    fastnorm.tune_allocator()
-    steps, seconds, results = {side: CASES[name](side, args.size) for side in SIDES}, {side: [] for side in SIDES}, {}
-    for turn in range(args.rounds + 1):
-        for side, step in steps.items():
-            start = time.perf_counter()
-            results[side] = step()
-            if turn:
-                seconds[side].append(time.perf_counter() - start)
-    times = {side: 1000 * statistics.median(taken) for side, taken in seconds.items()}
-    # That both compute the same: of a step, its gradients.
-    fused, plain = (result[1] if isinstance(result, tuple) else result for result in (results["fused"], results["plain"]))
-    apart = ((fused - plain).norm() / plain.norm()).item()
-    told = {"case": name, "size": args.size, "threads": args.threads, "rounds": args.rounds}
-    return told | {"ms": times, "MB": memory, "apart": apart}
-
-
-def growth_in_a_process(name, args, side) -> int:
-    command = [sys.executable, __file__, name, "--size", args.size, "--threads", args.threads, "--growth-of", side]
-    return int(subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout)
-
-
-def growth(name, size, side) -> int:
-    """What a step adds at most, weights, pictures and goals not counted. A small one before loads libraries and tables."""
-    CASES[name](side, 64)()
-    step = CASES[name](side, size)
-    before = held()
-    return peak_of_second(step) - before
+def difference(fused, plain):
+    """That both compute the same."""
+    return ((fused - plain).norm() / plain.norm()).item()
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, CASES, SIDES, "synthesis", size=256, rounds=7, apart=difference)
